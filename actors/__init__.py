@@ -1,0 +1,1 @@
+"""The actors: who owns which state, and who may ask whom (see ARCHITECTURE.md)."""

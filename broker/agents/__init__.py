@@ -1,0 +1,1 @@
+"""The agents: one module per kind, all behind the port in `port.py`."""

@@ -1,0 +1,151 @@
+"""The one table of error codes and close codes: what a peer is told, and what it should do next.
+
+Everything a peer can be refused with is a row here; the wire formats, the HTTP API and the
+documentation are made from these rows (PROTOCOL sections 2b and 2c).
+"""
+
+from enum import IntEnum
+from http import HTTPStatus
+from typing import Final
+
+import attrs
+
+__all__ = ["CLOSE_REASONS", "ERRORS", "BrokerError", "CloseCode", "ErrorKind", "may_reconnect"]
+
+
+@attrs.frozen
+class ErrorKind:
+    """One row of the error table.
+
+    Attributes:
+        code: the stable word clients decide by.
+        retryable: whether sending the same request id again makes sense.
+        status: the HTTP status of the same refusal.
+        sentence: what a person reads when nothing more precise is known.
+    """
+
+    code: str
+    retryable: bool
+    status: HTTPStatus
+    sentence: str
+
+
+_ROWS: Final = (
+    ErrorKind("invalid_json", False, HTTPStatus.BAD_REQUEST, "The message is not JSON."),
+    ErrorKind("invalid_message", False, HTTPStatus.BAD_REQUEST, "The message does not have the expected shape."),
+    ErrorKind("unknown_action", False, HTTPStatus.NOT_FOUND, "There is no such action."),
+    ErrorKind("unauthenticated", False, HTTPStatus.UNAUTHORIZED, "Say who you are first."),
+    ErrorKind("token_expired", False, HTTPStatus.UNAUTHORIZED, "The token has expired; get a new one."),
+    ErrorKind("forbidden", False, HTTPStatus.FORBIDDEN, "You may not do that."),
+    ErrorKind("not_found", False, HTTPStatus.NOT_FOUND, "There is no such thing here."),
+    ErrorKind("conflict", False, HTTPStatus.CONFLICT, "The same id was used before with other content."),
+    ErrorKind("busy", True, HTTPStatus.CONFLICT, "A turn is already running."),
+    ErrorKind("queue_full", True, HTTPStatus.TOO_MANY_REQUESTS, "The session's queue of turns is full."),
+    ErrorKind("too_large", False, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "That is larger than allowed."),
+    ErrorKind("rate_limited", True, HTTPStatus.TOO_MANY_REQUESTS, "Too many messages; slow down."),
+    ErrorKind("agent_unavailable", True, HTTPStatus.SERVICE_UNAVAILABLE, "The agent cannot take this turn."),
+    ErrorKind("already_ended", False, HTTPStatus.CONFLICT, "That has already ended."),
+    ErrorKind("already_resolved", False, HTTPStatus.CONFLICT, "That has already been answered."),
+    ErrorKind("workspace_not_found", False, HTTPStatus.NOT_FOUND, "The workspace directory does not exist."),
+    ErrorKind("session_exists", False, HTTPStatus.CONFLICT, "A session with that id exists already."),
+    ErrorKind("overloaded", True, HTTPStatus.SERVICE_UNAVAILABLE, "The broker is busy; try again in a moment."),
+    ErrorKind("timeout", True, HTTPStatus.GATEWAY_TIMEOUT, "No answer came in time."),
+    ErrorKind("unavailable", True, HTTPStatus.SERVICE_UNAVAILABLE, "That cannot be done right now; try again."),
+    ErrorKind("internal", False, HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong inside the broker."),
+)
+
+ERRORS: Final = {row.code: row for row in _ROWS}
+
+
+class BrokerError(Exception):
+    """A typed refusal: it reaches the peer that asked, and nobody else.
+
+    Args:
+        code: a code of `ERRORS`.
+        message: one sentence for a person; the table's sentence if left out.
+        retry_after: seconds after which the same request may succeed.
+        field: JSON path of the part that is wrong, such as `$.payload.session_id`.
+        hint: what to do about it.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        retry_after: float | None = None,
+        field: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        kind = ERRORS[code]
+        super().__init__(message or kind.sentence)
+        self.code = code
+        self.message = message or kind.sentence
+        self.retryable = kind.retryable
+        self.status = kind.status
+        self.retry_after = retry_after
+        self.field = field
+        self.hint = hint
+
+    def as_data(self) -> dict[str, object]:
+        """Return the `data` of an error answer; optional keys only where they help."""
+        data: dict[str, object] = {"code": self.code, "message": self.message, "retryable": self.retryable}
+        for key in ("retry_after", "field", "hint"):
+            value = getattr(self, key)
+            if value is not None:
+                data[key] = value
+        return data
+
+
+class CloseCode(IntEnum):
+    """WebSocket close codes the broker sends; 4000-4499 mean reconnect and resume, 4500-4999 mean do not."""
+
+    NORMAL = 1000
+    GOING_AWAY = 1001
+    PROTOCOL_ERROR = 1002
+    UNSUPPORTED_DATA = 1003
+    INVALID_TEXT = 1007
+    POLICY_VIOLATION = 1008
+    MESSAGE_TOO_BIG = 1009
+    INTERNAL_ERROR = 1011
+    SERVICE_RESTART = 1012
+    TRY_AGAIN_LATER = 1013
+    HEARTBEAT_MISSED = 4000
+    TOKEN_EXPIRED = 4001
+    TOO_SLOW = 4002
+    MOVED = 4003
+    BAD_TOKEN = 4500
+    PROTOCOL_ABUSE = 4501
+    FORBIDDEN = 4503
+    LIMIT_REACHED = 4504
+    REPLACED = 4509
+    DISCONNECTED_BY_OPERATOR = 4510
+
+
+CLOSE_REASONS: Final = {
+    CloseCode.NORMAL: "bye",
+    CloseCode.GOING_AWAY: "going away",
+    CloseCode.PROTOCOL_ERROR: "the frames break the WebSocket protocol",
+    CloseCode.UNSUPPORTED_DATA: "binary data where text is due",
+    CloseCode.INVALID_TEXT: "the text is not UTF-8",
+    CloseCode.POLICY_VIOLATION: "not allowed here",
+    CloseCode.MESSAGE_TOO_BIG: "the message is larger than allowed",
+    CloseCode.INTERNAL_ERROR: "something went wrong inside the broker",
+    CloseCode.SERVICE_RESTART: "the broker restarts; reconnect with jitter",
+    CloseCode.TRY_AGAIN_LATER: "overloaded; reconnect later",
+    CloseCode.HEARTBEAT_MISSED: "no answer to our pings; reconnect and resume",
+    CloseCode.TOKEN_EXPIRED: "the token has expired; reconnect with a new one",
+    CloseCode.TOO_SLOW: "too slow to keep up; reconnect and resume",
+    CloseCode.MOVED: "moved to another node; reconnect",
+    CloseCode.BAD_TOKEN: "bad or missing token",
+    CloseCode.PROTOCOL_ABUSE: "too many errors",
+    CloseCode.FORBIDDEN: "forbidden",
+    CloseCode.LIMIT_REACHED: "a limit is reached",
+    CloseCode.REPLACED: "replaced by another connection",
+    CloseCode.DISCONNECTED_BY_OPERATOR: "disconnected by an operator",
+}
+
+
+def may_reconnect(code: int) -> bool:
+    """Tell whether a client that was closed with `code` should come back, by the number alone."""
+    return not 4500 <= code <= 4999  # noqa: PLR2004 - the range is the rule of PROTOCOL 2c

@@ -1,0 +1,257 @@
+"""What actors tell each other and what the log holds: frozen values, no behaviour.
+
+Payloads that the broker only carries are `bytes` holding JSON exactly as it came, so that they leave
+as they entered. Times are integers, milliseconds since the epoch, UTC.
+"""
+
+from typing import Literal
+
+import attrs
+
+__all__ = [
+    "ALL_SCOPES",
+    "AgentEvent",
+    "AgentLost",
+    "AgentRecord",
+    "ApprovalRequested",
+    "LogRow",
+    "Principal",
+    "Prompt",
+    "Record",
+    "SessionRow",
+    "TextDelta",
+    "TurnFailed",
+    "TurnRow",
+    "TurnSettled",
+    "TurnState",
+    "Write",
+]
+
+ALL_SCOPES = frozenset({"admin", "api", "agent", "debug"})
+
+TurnState = Literal["queued", "dispatching", "running", "awaiting_approval", "cancelling", "ended"]
+
+
+@attrs.frozen
+class Principal:
+    """Who a peer is and what it may do, as an auth plugin established it; anonymous without one.
+
+    Attributes:
+        user: the user's name, None for anonymous.
+        scopes: what it may do beyond the ordinary: `admin`, `api`, `agent`, `debug`.
+    """
+
+    user: str | None = None
+    scopes: frozenset[str] = ALL_SCOPES
+
+
+# -- the log -------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Record:
+    """One entry of a session's or a room's log.
+
+    Attributes:
+        seq: its number, 1, 2, 3 ... without a gap (PROTOCOL P2).
+        at: when its actor wrote it.
+        kind: a kind of PROTOCOL 3a, or a room event's name.
+        data: JSON, as bytes.
+        turn_id: the turn it belongs to, if any.
+        author: for a room's event, JSON of who published it (`from` on the wire).
+    """
+
+    seq: int
+    at: int
+    kind: str
+    data: bytes
+    turn_id: str | None = None
+    author: bytes | None = None
+
+
+@attrs.frozen
+class LogRow:
+    """What the store knows of one log.
+
+    Attributes:
+        name: `session:<id>` or `room:<name>`.
+        epoch: changes when a log of that name starts anew; a `seq` means nothing without it.
+        head: the highest number ever given; 0 for none.
+        floor: the lowest number still held; `head + 1` when none is.
+        created_at: when it began.
+        updated_at: when it was last written to.
+    """
+
+    name: str
+    epoch: str
+    head: int
+    floor: int
+    created_at: int
+    updated_at: int
+
+
+@attrs.frozen
+class SessionRow:
+    """What is kept of a session beside its log; `variables` is a JSON object."""
+
+    session_id: str
+    owner: str | None
+    agent: str
+    workspace_dir: str | None
+    title: str | None
+    variables: bytes
+    closed: bool
+    created_at: int
+    updated_at: int
+
+
+@attrs.frozen
+class TurnRow:
+    """The latest state of one turn; what idempotency (P4) and recovery after a crash (P5) are decided by.
+
+    Attributes:
+        session_id: its session.
+        turn_id: its id.
+        seq: the number of its `user.message` record.
+        user: who started it, None for anonymous.
+        client_msg_id: the id under which it may be sent again.
+        digest: a hash of its content.
+        state: where it stands; `dispatching` is written before the agent is told.
+        outcome: how it ended, None while it has not.
+        content: the prompt as JSON, None once it has ended.
+    """
+
+    session_id: str
+    turn_id: str
+    seq: int
+    user: str | None
+    client_msg_id: str
+    digest: bytes
+    state: TurnState
+    outcome: str | None = None
+    content: bytes | None = None
+
+
+@attrs.frozen
+class Write:
+    """All that one actor wants to become durable together.
+
+    Attributes:
+        log: the log's name.
+        records: to append; their numbers follow on the log's head.
+        create: epoch of the log if this write begins it (nothing of that name may exist), else None.
+        session: to insert or replace.
+        turns: to insert or replace.
+        floor: drop the records below this number.
+        delete: drop the log and all that belongs to it; nothing else is looked at then.
+        at: when this was written; becomes the log's `updated_at`.
+    """
+
+    log: str
+    at: int
+    records: tuple[Record, ...] = ()
+    create: str | None = None
+    session: SessionRow | None = None
+    turns: tuple[TurnRow, ...] = ()
+    floor: int | None = None
+    delete: bool = False
+
+
+# -- between a session and its agent ---------------------------------------------------------------
+
+
+@attrs.frozen
+class Prompt:
+    """One turn, as an agent is given it; `content` is a JSON string or an array of content blocks."""
+
+    session_id: str
+    turn_id: str
+    content: bytes
+    variables: bytes = b"{}"
+    workspace_dir: str | None = None
+
+
+@attrs.frozen
+class TextDelta:
+    """Some more text of the agent.
+
+    Attributes:
+        turn_id: the turn it belongs to.
+        text: the new text alone.
+        thought: whether it is reasoning rather than the answer.
+        message_id: the agent's own id of the message, if it has one; a change begins a new message.
+    """
+
+    turn_id: str
+    text: str
+    thought: bool = False
+    message_id: str | None = None
+
+
+@attrs.frozen
+class AgentRecord:
+    """Anything else the agent reports that becomes one record as it is.
+
+    Attributes:
+        turn_id: the turn it belongs to; None outside of any.
+        kind: `tool.started`, `tool.updated`, `plan.updated`, `usage.updated`, `agent.state`, `debug` or `vendor.*`.
+        data: a JSON object.
+    """
+
+    turn_id: str | None
+    kind: str
+    data: bytes
+
+
+@attrs.frozen
+class ApprovalRequested:
+    """The agent asks a person; answered through its link by `key`.
+
+    Attributes:
+        turn_id: the turn that waits for it.
+        key: the agent's own id of the question, given back with the answer.
+        title: the question.
+        options: JSON array of `{option_id, name, kind}`.
+        tool: JSON of the tool call it is about, if any.
+    """
+
+    turn_id: str
+    key: str
+    title: str
+    options: bytes
+    tool: bytes | None = None
+
+
+@attrs.frozen
+class TurnSettled:
+    """The agent says the turn is over.
+
+    Attributes:
+        turn_id: the turn.
+        stop_reason: the agent's word for why, such as `end_turn` or `cancelled`.
+        usage: JSON of what it cost, where the agent tells.
+    """
+
+    turn_id: str
+    stop_reason: str
+    usage: bytes | None = None
+
+
+@attrs.frozen
+class TurnFailed:
+    """The agent, or the way to it, answered with an error; `code` is one of `broker.errors.ERRORS`."""
+
+    turn_id: str
+    code: str
+    message: str
+    retryable: bool = False
+
+
+@attrs.frozen
+class AgentLost:
+    """The agent of this session died or its link broke; what it was doing is unknown."""
+
+    reason: str
+
+
+AgentEvent = TextDelta | AgentRecord | ApprovalRequested | TurnSettled | TurnFailed | AgentLost

@@ -1,0 +1,1 @@
+"""Bytes to messages and back, one module per wire format; no event loop here."""

@@ -1,0 +1,1 @@
+"""The log on disk or in memory, behind one small port."""

@@ -1,0 +1,84 @@
+"""What the store actor needs of an engine. Everything here blocks and runs in the store's own threads."""
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from broker.messages import LogRow, Record, SessionRow, TurnRow, Write
+
+__all__ = ["Engine", "Reader", "StoreError"]
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked: full, corrupt, gone or of a newer version. The text says what to do."""
+
+
+class Reader(Protocol):
+    """Reads what is committed. One thread uses it; it never waits for the writer."""
+
+    def log(self, name: str) -> LogRow | None:
+        """Return the log's row, None if there is none."""
+
+    def records_after(self, log: str, seq: int, *, limit: int, max_bytes: int) -> list[Record]:
+        """Return the records above `seq`, oldest first: at most `limit`, and few enough to hold `max_bytes`
+        of data (but always at least one if there is one).
+        """
+
+    def records_before(
+        self, log: str, seq: int, *, limit: int, kinds: Collection[str] | None = None
+    ) -> list[Record]:
+        """Return the newest `limit` records below `seq` (of these kinds only), oldest first."""
+
+    def session(self, session_id: str) -> SessionRow | None:
+        """Return the session's row, None if there is none."""
+
+    def sessions(
+        self, owner: str | None, *, everyone: bool, limit: int, before: tuple[int, str] | None = None
+    ) -> list[SessionRow]:
+        """Return sessions of `owner` (or of everyone), newest first, those older than `before` (created_at, id)."""
+
+    def turns(self, session_id: str) -> list[TurnRow]:
+        """Return all turns of a session, in the order in which they were accepted."""
+
+    def sessions_with_open_turns(self) -> list[str]:
+        """Return the ids of the sessions that have a turn which has not ended."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+
+
+class Engine(Protocol):
+    """Keeps logs. `write` and `expire` are called by one thread only."""
+
+    durable: bool
+    """Whether a write that returned survives `kill -9` and, synchronised fully, a power cut."""
+
+    def open(self) -> None:
+        """Create or migrate the store.
+
+        Raises:
+            StoreError: it cannot be used; the text says why and what to do.
+        """
+
+    def write(self, writes: Sequence[Write]) -> None:
+        """Make all of it durable, in one transaction, or none of it.
+
+        Raises:
+            StoreError: nothing was written.
+        """
+
+    def expire(
+        self, *, sessions_before: int, rooms_before: int, room_history: int, live: Collection[str]
+    ) -> list[str]:
+        """Drop what is past keeping: sessions not written to since `sessions_before`; rooms' records older than
+        `rooms_before` or beyond the newest `room_history`. Logs named in `live` belong to their actors and are
+        left alone. Return the names of the logs that are gone.
+
+        Raises:
+            StoreError: nothing was dropped.
+        """
+
+    def reader(self) -> Reader:
+        """Open another reader."""
+
+    def close(self) -> None:
+        """Checkpoint and let go of everything."""

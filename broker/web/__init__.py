@@ -1,0 +1,1 @@
+"""The aiohttp side: sockets, HTTP API, health and the page."""
