@@ -16,7 +16,7 @@ import inspect
 import itertools
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from threading import get_ident
 from types import TracebackType
 from typing import Any, ClassVar, Final, Protocol, Self, TypeVar, cast
@@ -214,6 +214,11 @@ class LoopRef(pykka.ActorRef[A]):
         self._limit = actor.inbox_limit
         self._queued = True  # until the actor has started
 
+    @property
+    def actor(self) -> A | None:
+        """The actor itself, for a look at it on its own loop; None once it has stopped."""
+        return self._actor
+
     def tell(self, message: Any, *, urgent: bool = False) -> None:
         """Put a message into the actor's inbox; safe from every thread.
 
@@ -318,9 +323,14 @@ class LoopRef(pykka.ActorRef[A]):
     def replace(self, actor: A) -> None:
         """Put a fresh actor behind this reference; the mail stays, the message that failed is gone."""
         actor.actor_inbox = self.actor_inbox
-        actor._actor_ref = self  # noqa: SLF001
+        actor._actor_ref = self
         self._actor = actor
         self.actor_stopped = actor.actor_stopped
+
+    def give_up(self) -> None:
+        """Let the failed actor behind this reference stay dead: its mail is answered as dead."""
+        if self._actor is not None:
+            self._actor._finish(pykka.ActorDeadError(f"{self} failed"))
 
     def forget(self) -> None:
         """Let go of the stopped actor, so that neither keeps the other in memory."""
@@ -366,7 +376,7 @@ class LoopActor(pykka.Actor):
     def start(cls, *args: Any, **kwargs: Any) -> LoopRef[Self]:
         """Make the actor and start it on the running loop."""
         actor = cls(*args, **kwargs)
-        actor._start_actor_loop()  # noqa: SLF001
+        actor.begin()
         return actor.actor_ref
 
     @property
@@ -382,11 +392,15 @@ class LoopActor(pykka.Actor):
     def _create_future() -> pykka.Future[Any]:
         return LoopFuture()
 
+    def begin(self) -> None:
+        """Start handling mail; for whoever made the actor itself rather than by `start`."""
+        self._start_actor_loop()
+
     def _start_actor_loop(self) -> None:
         self.actor_ref.hold()
         self._actor_loop_setup()
         if self.actor_stopped.is_set():
-            self._finish(pykka.ActorDeadError(f"{self.actor_ref} failed in on_start"))
+            self._fail(pykka.ActorDeadError(f"{self.actor_ref} failed in on_start"))
         elif type(self).setup is LoopActor.setup:
             self.actor_ref.release()
         else:
@@ -523,10 +537,6 @@ class LoopActor(pykka.Actor):
         )
         self.actor_stopped.set()
 
-    def give_up(self) -> None:
-        """End a failed actor for good: answer its mail as dead and let go of it."""
-        self._finish(pykka.ActorDeadError(f"{self.actor_ref} failed"))
-
     def _finish(self, error: pykka.ActorDeadError) -> None:
         for item in self.actor_inbox:
             _answer_dead(item, error)
@@ -545,6 +555,3 @@ def _answer_dead(item: Any, error: pykka.ActorDeadError) -> None:
 
 def _refuse_dead(ref: LoopRef[Any], item: Any) -> None:
     _answer_dead(item, pykka.ActorDeadError(f"{ref} not found"))
-
-
-Handler = Callable[[Any], Coroutine[Any, Any, Any] | Any]

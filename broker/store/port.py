@@ -19,13 +19,12 @@ class Reader(Protocol):
         """Return the log's row, None if there is none."""
 
     def records_after(self, log: str, seq: int, *, limit: int, max_bytes: int) -> list[Record]:
-        """Return the records above `seq`, oldest first: at most `limit`, and few enough to hold `max_bytes`
-        of data (but always at least one if there is one).
+        """Return a page of the records above `seq`, oldest first.
+
+        At most `limit`, and few enough that their data stays within `max_bytes`, but at least one if there is one.
         """
 
-    def records_before(
-        self, log: str, seq: int, *, limit: int, kinds: Collection[str] | None = None
-    ) -> list[Record]:
+    def records_before(self, log: str, seq: int, *, limit: int, kinds: Collection[str] | None = None) -> list[Record]:
         """Return the newest `limit` records below `seq` (of these kinds only), oldest first."""
 
     def session(self, session_id: str) -> SessionRow | None:
@@ -66,12 +65,12 @@ class Engine(Protocol):
             StoreError: nothing was written.
         """
 
-    def expire(
-        self, *, sessions_before: int, rooms_before: int, room_history: int, live: Collection[str]
-    ) -> list[str]:
-        """Drop what is past keeping: sessions not written to since `sessions_before`; rooms' records older than
-        `rooms_before` or beyond the newest `room_history`. Logs named in `live` belong to their actors and are
-        left alone. Return the names of the logs that are gone.
+    def expire(self, *, sessions_before: int, rooms_before: int, room_history: int, live: Collection[str]) -> list[str]:
+        """Drop what is past keeping and return the names of the logs that are gone.
+
+        Those are the sessions not written to since `sessions_before` and the rooms not written to since
+        `rooms_before`; of other rooms the records older than that, or beyond the newest `room_history`, are
+        dropped. Logs named in `live` belong to their actors and are left alone.
 
         Raises:
             StoreError: nothing was dropped.

@@ -1,0 +1,169 @@
+"""The agent bridge: one actor per agent profile, between sessions and the links to their agents.
+
+Sessions tell it turns; it opens a link for each session, hands the turn on, and carries what the
+agent says back to the session that it is for, in the agent's order. A link that was replaced or cut
+is not heard any more.
+"""
+
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any, ClassVar
+
+import attrs
+import pykka
+from loguru import logger
+
+from broker.actors.loop import LoopActor, LoopRef
+from broker.agents.port import AgentKind, AgentLink
+from broker.messages import AgentEvent, AgentLost, Prompt, TurnFailed
+from broker.tasks import spawn
+
+__all__ = ["AgentBridge", "AnswerAgent", "CancelAtAgent", "CloseAgents", "CutAgent", "Dispatch"]
+
+
+@attrs.frozen
+class Dispatch:
+    """A turn for the agent of this session."""
+
+    session: LoopRef[Any]
+    prompt: Prompt
+
+
+@attrs.frozen
+class CancelAtAgent:
+    """Ask the session's agent to stop this turn."""
+
+    session_id: str
+    turn_id: str
+
+
+@attrs.frozen
+class AnswerAgent:
+    """Answer a question of the session's agent."""
+
+    session_id: str
+    turn_id: str
+    key: str
+    option_id: str | None
+
+
+@attrs.frozen
+class CutAgent:
+    """Cut the session's link and kill what runs behind it; a later turn opens a new one."""
+
+    session_id: str
+
+
+@attrs.frozen
+class CloseAgents:
+    """Cut all links: the broker stops. Answered when nothing of them is left."""
+
+
+@attrs.define(eq=False)
+class _Line:
+    """A link, and the session at its other end."""
+
+    session: LoopRef[Any]
+    link: AgentLink | None = None
+
+
+@attrs.frozen
+class _Said:
+    """What an agent said, on which line."""
+
+    line: _Line
+    event: AgentEvent
+
+
+class AgentBridge(LoopActor):
+    """The bridge of one agent profile."""
+
+    inbox_limit: ClassVar[int] = 100_000
+
+    def __init__(self, name: str, kind: AgentKind) -> None:
+        super().__init__()
+        self._name = name
+        self._kind = kind
+        self._lines: dict[str, _Line] = {}
+        self._closing: set[Any] = set()
+
+    def on_receive(self, message: Any) -> Any:
+        """Carry messages between sessions and their links."""
+        match message:
+            case _Said(line, event):
+                self._hear(line, event)
+            case Dispatch():
+                self._dispatch(message)
+            case CancelAtAgent(session_id, turn_id):
+                if link := self._link(session_id):
+                    link.cancel_turn(turn_id)
+            case AnswerAgent(session_id, turn_id, key, option_id):
+                if link := self._link(session_id):
+                    link.answer_approval(turn_id, key, option_id)
+            case CutAgent(session_id):
+                self._cut(session_id)
+            case CloseAgents():
+                return self._close()
+            case _:
+                return super().on_receive(message)
+        return None
+
+    def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+        """Tell every session that its agent is lost: the bridge that comes next does not know their links."""
+        for session_id in list(self._lines):
+            session = self._lines[session_id].session
+            self._cut(session_id)
+            _tell(session, AgentLost("the agent bridge failed"))
+
+    def _link(self, session_id: str) -> AgentLink | None:
+        line = self._lines.get(session_id)
+        return None if line is None else line.link
+
+    def _dispatch(self, message: Dispatch) -> None:
+        prompt = message.prompt
+        line = self._lines.get(prompt.session_id)
+        if line is None or line.session is not message.session:
+            self._cut(prompt.session_id)
+            line = self._lines[prompt.session_id] = _Line(message.session)
+            line.link = self._kind.open(prompt.session_id, prompt.workspace_dir, partial(self._say, line))
+        try:
+            assert line.link is not None
+            line.link.start_turn(prompt)
+        except Exception as e:  # noqa: BLE001 - an agent kind must not take the other sessions' turns with it
+            logger.opt(exception=e).error("agent {} could not be given a turn", self._name)
+            self._cut(prompt.session_id)
+            _tell(message.session, TurnFailed(prompt.turn_id, "agent_unavailable", "The agent could not be started."))
+
+    def _say(self, line: _Line, event: AgentEvent) -> None:
+        if not self.actor_stopped.is_set():
+            self.actor_ref.tell(_Said(line, event), urgent=True)
+
+    def _hear(self, line: _Line, event: AgentEvent) -> None:
+        if line.link is not None:  # otherwise it was cut, and the session knows how its turn ended
+            _tell(line.session, event)
+
+    def _cut(self, session_id: str) -> None:
+        line = self._lines.pop(session_id, None)
+        if line is None or line.link is None:
+            return
+        link, line.link = line.link, None
+        task = spawn(link.close(), name=f"close the agent of session {session_id}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _close(self) -> Coroutine[Any, Any, None]:
+        for session_id in list(self._lines):
+            self._cut(session_id)
+        return self._closed()
+
+    async def _closed(self) -> None:
+        while self._closing:
+            await next(iter(self._closing))
+        await self._kind.close()
+
+
+def _tell(session: LoopRef[Any], event: AgentEvent) -> None:
+    try:
+        session.tell(event, urgent=True)
+    except pykka.ActorDeadError:
+        logger.debug("an agent spoke to {} which is gone", session)

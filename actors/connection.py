@@ -1,0 +1,367 @@
+"""The connection actor: the writing half of one socket.
+
+Its inbox is the outgoing queue. What one burst of messages has to say leaves in one write, already
+framed, straight to the transport. Nothing ever waits for the peer: one that falls behind gets its
+logs page by page, at its own speed, and one that does not come back is cut (PROTOCOL P7).
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, ClassVar, Final
+
+import attrs
+import msgspec
+import pykka
+
+from broker.actors.log import Follow, LogFailed, Page, Pause, Pull, Unfollow
+from broker.actors.loop import LoopActor, LoopRef
+from broker.clock import Clock, Timer
+from broker.errors import CLOSE_REASONS, CloseCode
+from broker.hooks import Peer
+from broker.protocol.frames import close_frame, ping_frame, pong_frame, text_frame
+from broker.protocol.outgoing import Failure, Format, Outgoing, Parcel, Response, Welcome
+from broker.stats import Stats
+
+__all__ = ["Connection", "ConnectionOptions", "Hang", "Following", "Pinged"]
+
+LOOK_SECONDS: Final = 0.05
+"""How often a connection that fell behind looks whether there is room again."""
+PING_PAYLOAD: Final = b"broker"
+
+
+@attrs.frozen
+class Hang:
+    """Close the connection with this code."""
+
+    code: CloseCode
+    reason: str | None = None
+
+
+@attrs.frozen
+class Pinged:
+    """The peer sent a ping with this payload."""
+
+    payload: bytes
+
+
+@attrs.frozen
+class Following:
+    """The connection now follows a log from `after` on; told just before the answer to the client."""
+
+    log: str
+    ref: LoopRef[Any]
+    after: int
+
+
+@attrs.frozen
+class Unfollowing:
+    """The connection no longer follows a log."""
+
+    log: str
+
+
+class _Look:
+    """Look whether there is room again."""
+
+
+_LOOK: Final = _Look()
+
+
+@attrs.define(eq=False)
+class _Follow:
+    ref: LoopRef[Any]
+    last: int
+    live: bool = False
+    waiting: bool = True
+    """Whether a page was asked for and has not come."""
+
+
+@attrs.frozen
+class ConnectionOptions:
+    """What all connections of a broker share.
+
+    Attributes:
+        clock: time.
+        outbox_bytes: what may wait for a slow peer.
+        patience: seconds a peer may stay behind, or take to answer a ping or a close.
+        stats: the broker's counters.
+    """
+
+    clock: Clock
+    outbox_bytes: int
+    patience: float
+    stats: Stats
+
+
+class Connection(LoopActor):
+    """One socket's writer.
+
+    Args:
+        peer: who is at the other end.
+        wire: the format it speaks.
+        transport: its socket; frames are written to it whole.
+        window_bits: how to compress for it; 0 for not at all.
+        options: see `ConnectionOptions`.
+    """
+
+    inbox_limit: ClassVar[int] = 100_000
+
+    def __init__(
+        self, peer: Peer, wire: Format, transport: asyncio.Transport, window_bits: int, options: ConnectionOptions
+    ) -> None:
+        super().__init__()
+        self.peer = peer
+        self.close_code: int | None = None
+        self._wire = wire
+        self._transport = transport
+        self._window_bits = window_bits
+        self._options = options
+        self._out: list[bytes] = []
+        self._follows: dict[str, _Follow] | None = None
+        self._pinged_at: float | None = None
+        self._timer: Timer | None = None
+        self._behind_since: float | None = None
+
+    def place_of(self, log: str) -> LoopRef[Any] | None:
+        """Return the actor of a log that this connection follows; the reading half asks, on the same loop."""
+        follow = self._follows.get(log) if self._follows else None
+        return None if follow is None else follow.ref
+
+    def followed(self) -> list[str]:
+        """Return the names of the logs that this connection follows."""
+        return list(self._follows or ())
+
+    # -- messages -----------------------------------------------------------------------------------
+
+    def on_receive(self, message: Any) -> Any:
+        """Handle one message; the table is in `_HANDLERS`."""
+        handler = _HANDLERS.get(type(message))
+        return super().on_receive(message) if handler is None else handler(self, message)
+
+    def on_drained(self) -> None:
+        """Write what this burst of messages had to say."""
+        out = self._out
+        if not out:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
+    def _say(self, value: Outgoing) -> None:
+        self._put(text_frame(self._wire.encode(value), self._window_bits), 1)
+
+    def _deliver(self, parcel: Parcel) -> None:
+        self._put(parcel.frames(self._wire, self._window_bits), len(parcel.items))
+
+    def _put(self, frames: bytes, messages: int) -> None:
+        if self.close_code is not None:
+            return
+        if self._is_full():
+            self._options.stats.dropped["too_slow"] += 1
+            self._hang(Hang(CloseCode.TOO_SLOW))
+            return
+        self._out.append(frames)
+        stats = self._options.stats
+        stats.messages_out += messages
+        stats.bytes_out += len(frames)
+
+    def _is_full(self) -> bool:
+        waiting = self._transport.get_write_buffer_size()
+        if len(self._out) > 1:
+            waiting += sum(map(len, self._out))
+        return waiting > self._options.outbox_bytes
+
+    # -- logs ---------------------------------------------------------------------------------------
+
+    def _follow(self, message: Following) -> None:
+        if self._follows is None:
+            self._follows = {}
+        self._follows[message.log] = _Follow(message.ref, message.after)
+
+    def _unfollow(self, message: Unfollowing) -> None:
+        if self._follows is not None:
+            self._follows.pop(message.log, None)
+
+    def _read(self, page: Page) -> None:
+        """Take a page. Live ones that do not fit are left in the log, to be pulled when there is room."""
+        follow = self._follows.get(page.log) if self._follows else None
+        if follow is None or self.close_code is not None:
+            return
+        if follow.waiting:
+            follow.waiting = False
+        elif not follow.live:
+            return  # told before the log learnt that we fell behind; the next page we pull has it
+        elif self._is_full():
+            self._fall_behind(follow)
+            return
+        self._out.append(page.parcel.frames(self._wire, self._window_bits))
+        self._options.stats.messages_out += len(page.parcel.items)
+        if page.first:
+            follow.last = page.last
+        follow.live = page.live
+        if not page.live:
+            self._pull(follow)
+
+    def _pull(self, follow: _Follow) -> None:
+        if self._is_full():
+            self._look_later()
+            return
+        follow.waiting = True
+        self._tell(follow.ref, Pull(self.actor_ref, follow.last))
+
+    def _fall_behind(self, follow: _Follow) -> None:
+        follow.live = False
+        self._tell(follow.ref, Pause(self.actor_ref))
+        self._look_later()
+
+    def _look_later(self) -> None:
+        if self._behind_since is None:
+            self._behind_since = self._options.clock.monotonic()
+        if self._timer is None:
+            self._timer = self._options.clock.call_later(LOOK_SECONDS, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        if not self.actor_stopped.is_set():
+            self.actor_ref.tell(_LOOK, urgent=True)
+
+    def _look(self, _: _Look) -> None:
+        """Go on with the logs that wait for room, or give the peer up after too long without any."""
+        if self.close_code is not None or self._behind_since is None:
+            return
+        if self._is_full():
+            if self._options.clock.monotonic() - self._behind_since > self._options.patience:
+                self._options.stats.dropped["too_slow"] += 1
+                self._hang(Hang(CloseCode.TOO_SLOW))
+            else:
+                self._look_later()
+            return
+        self._behind_since = None
+        for follow in (self._follows or {}).values():
+            if not follow.live and not follow.waiting:
+                self._pull(follow)
+
+    def _start_over(self, message: LogFailed) -> None:
+        """The log's actor starts anew; ask its next incarnation for what comes after what we have."""
+        follow = self._follows.get(message.log) if self._follows else None
+        if follow is not None:
+            follow.live, follow.waiting = False, True
+            member = {"connection_id": self.peer.connection_id, "user": self.peer.principal.user}
+            self._tell(follow.ref, Follow(self.actor_ref, follow.last, member))
+
+    def _tell(self, ref: LoopRef[Any], message: Any) -> None:
+        try:
+            ref.tell(message, urgent=True)  # at most one such message per log is on its way
+        except pykka.ActorDeadError:
+            self._hang(Hang(CloseCode.TRY_AGAIN_LATER, "the session is not available; reconnect and resume"))
+
+    # -- heartbeat and end --------------------------------------------------------------------------
+
+    def ping(self) -> None:
+        """Ask the peer whether it is there; called by the heartbeat."""
+        if self.close_code is None and self._pinged_at is None and not self._transport.is_closing():
+            self._pinged_at = self._options.clock.monotonic()
+            self._transport.write(ping_frame(PING_PAYLOAD))
+
+    def ponged(self) -> None:
+        """The peer answered; only this counts, since a peer that reads nothing may still send."""
+        self._pinged_at = None
+
+    def check_pong(self) -> None:
+        """Cut the peer if it owes an answer; called by the heartbeat `patience` after `ping`."""
+        if self._pinged_at is not None and self.close_code is None:
+            self._options.stats.dropped["heartbeat"] += 1
+            self._hang(Hang(CloseCode.HEARTBEAT_MISSED))
+
+    def _pong(self, message: Pinged) -> None:
+        if self.close_code is None and not self._is_full():
+            self._out.append(pong_frame(message.payload))
+
+    def _hang(self, message: Hang) -> None:
+        """Send a close frame after all that was said before, and cut the line if no answer comes."""
+        if self.close_code is not None:
+            return
+        self.close_code = message.code
+        self._out.append(close_frame(message.code, message.reason or CLOSE_REASONS[message.code]))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._options.clock.call_later(self._options.patience, self._transport.abort)
+
+    def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+        """A connection whose actor failed cannot go on; its client can, on another one."""
+        self.close_code = CloseCode.INTERNAL_ERROR
+        self._transport.write(close_frame(CloseCode.INTERNAL_ERROR, CLOSE_REASONS[CloseCode.INTERNAL_ERROR]))
+        self._transport.close()
+        self.on_stop()
+
+    def on_stop(self) -> None:
+        """Leave the logs."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for follow in (self._follows or {}).values():
+            if follow.ref.is_alive():
+                follow.ref.tell(Unfollow(self.actor_ref), urgent=True)
+        self._follows = None
+
+
+class SocketReply:
+    """Where the answer to a client's request goes: back to its connection, under its id.
+
+    Args:
+        connection: the client's connection.
+        request_id: the client's id; None if it wants no response, but errors all the same.
+        encode: turns what the actor answered into the response's `data`.
+        refuse: turns an exception into the failure to be sent, and counts it.
+    """
+
+    __slots__ = ("_connection", "_encode", "_refuse", "_request_id")
+
+    def __init__(
+        self,
+        connection: LoopRef[Connection],
+        request_id: str | None,
+        encode: Callable[[Any], bytes],
+        refuse: Callable[[str | None, BaseException], Failure],
+    ) -> None:
+        self._connection = connection
+        self._request_id = request_id
+        self._encode = encode
+        self._refuse = refuse
+
+    def set(self, value: Any = None, /) -> None:
+        """Send the response; an answer that begins to follow a log tells the connection first."""
+        if self._connection.actor_stopped.is_set():
+            return
+        if type(value) is tuple:
+            data, *following = value
+            self._note_log(data, *following)
+            value = data
+        if self._request_id is not None:
+            self._connection.tell(Response(self._request_id, self._encode(value)), urgent=True)
+
+    def set_exception(self, exc_info: Any = None, /) -> None:
+        """Send the error."""
+        error = exc_info[1] if exc_info else RuntimeError("no answer")
+        failure = self._refuse(self._request_id, error)
+        if not self._connection.actor_stopped.is_set():
+            self._connection.tell(failure, urgent=True)
+
+    def _note_log(self, data: dict[str, Any], ref: LoopRef[Any], after: int = 0) -> None:
+        log = f"session:{data['session_id']}" if "session_id" in data else f"room:{data['room']}"
+        self._connection.tell(Following(log, ref, after), urgent=True)
+
+
+_HANDLERS: Final[dict[type, Callable[[Connection, Any], Any]]] = {
+    Response: Connection._say,
+    Failure: Connection._say,
+    Welcome: Connection._say,
+    Parcel: Connection._deliver,
+    Page: Connection._read,
+    Following: Connection._follow,
+    Unfollowing: Connection._unfollow,
+    LogFailed: Connection._start_over,
+    Pinged: Connection._pong,
+    Hang: Connection._hang,
+    _Look: Connection._look,
+}

@@ -1,0 +1,328 @@
+"""An actor that owns a log: what sessions and rooms have in common.
+
+It numbers records, has them made durable, and shows them to its followers only afterwards, so that
+what is live and what is replayed are the same records (PROTOCOL P1-P3). A follower is *live* when it
+is told each commit as it happens; otherwise it pulls pages from the log at its own speed, and the
+actor makes it live in the same step in which it hands out the last page: no gap, no double.
+"""
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any, ClassVar, Final
+
+import attrs
+import pykka
+
+from broker.actors.loop import LoopActor, LoopRef, ReplyTo
+from broker.actors.store import Committed, StorePort, WriteFailed
+from broker.clock import Clock
+from broker.errors import BrokerError
+from broker.messages import Record, SessionRow, TurnRow, Write
+from broker.protocol.outgoing import Outgoing, Parcel
+
+__all__ = ["Follow", "LogActor", "LogFailed", "Page", "Pause", "Position", "Pull", "Unfollow"]
+
+TAIL: Final = 256
+"""Newest records kept in memory, so that most who come back need not ask the disk."""
+PAGE_RECORDS: Final = 256
+PAGE_BYTES: Final = 256 * 1024
+"""A page of replay: small enough to fit any outbox, large enough to be worth a read."""
+
+
+@attrs.frozen
+class Pull:
+    """A follower has room for the records after `after`."""
+
+    follower: LoopRef[Any]
+    after: int
+
+
+@attrs.frozen
+class Pause:
+    """A follower fell behind; it will pull when it has room again."""
+
+    follower: LoopRef[Any]
+
+
+@attrs.frozen
+class Follow:
+    """A follower of an earlier incarnation of this log goes on after `after`; `member` is who it is, for a room."""
+
+    follower: LoopRef[Any]
+    after: int
+    member: dict[str, str | None]
+
+
+@attrs.frozen
+class Unfollow:
+    """A follower leaves."""
+
+    follower: LoopRef[Any]
+
+
+@attrs.define
+class Page:
+    """Records for a follower, live or replayed.
+
+    Attributes:
+        log: the log's name.
+        parcel: the records, and what else has to be said at this point.
+        first: the first record's number; 0 for none.
+        last: the last record's number; where the follower stands afterwards.
+        live: whether what follows comes by itself; otherwise the follower pulls.
+    """
+
+    log: str
+    parcel: Parcel
+    first: int
+    last: int
+    live: bool
+
+
+@attrs.frozen
+class LogFailed:
+    """The log's actor failed and starts anew from what is durable; followers ask again from where they are."""
+
+    log: str
+
+
+@attrs.frozen
+class Position:
+    """Where an attaching client starts.
+
+    Attributes:
+        after: the number after which it wants records.
+        recovered: whether that continues what it had.
+    """
+
+    after: int
+    recovered: bool
+
+
+class _Pending:
+    """What waits for one commit."""
+
+    __slots__ = ("effects", "records", "replies")
+
+    def __init__(self) -> None:
+        self.records: tuple[Record, ...] = ()
+        self.replies: list[tuple[ReplyTo, Any]] = []
+        self.effects: list[Callable[[], None]] = []
+
+
+class LogActor(LoopActor):
+    """The base of `Session` and `Room`."""
+
+    refusals: ClassVar[tuple[type[Exception], ...]] = (BrokerError,)
+
+    def __init__(self, log: str, store: StorePort, clock: Clock) -> None:
+        super().__init__()
+        self.log = log
+        self.epoch = ""
+        self.head = 0
+        self.floor = 1
+        self._store = store
+        self._clock = clock
+        self._durable_head = 0
+        self._tail: deque[Record] = deque(maxlen=TAIL)
+        self._followers: dict[LoopRef[Any], bool] = {}  # the connection -> whether it is live
+        self._newcomers: set[LoopRef[Any]] = set()  # to be told when they have caught up
+        self._drafts: list[Record] = []
+        self._session_row: SessionRow | None = None
+        self._turn_rows: dict[str, TurnRow] = {}
+        self._create: str | None = None
+        self._new_floor: int | None = None
+        self._delete = False
+        self._draft = _Pending()
+        self._pending: deque[_Pending] = deque()
+
+    @abstractmethod
+    def present(self, record: Record) -> Outgoing:
+        """Return the record as followers are told it."""
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    def write(self, kind: str, data: bytes, turn_id: str | None = None, author: bytes | None = None) -> int:
+        """Append a record and return its number; it is shown once it is durable."""
+        self.head += 1
+        self._drafts.append(Record(self.head, self._clock.now(), kind, data, turn_id, author))
+        return self.head
+
+    def after_commit(self, effect: Callable[[], None]) -> None:
+        """Do this once everything written so far is durable, and never if that fails."""
+        self._draft.effects.append(effect)
+
+    def reply_after_commit(self, value: Any) -> None:
+        """Answer the message in hand once everything written so far is durable (P1)."""
+        self._draft.replies.append((self.answer_later(), value))
+
+    def on_drained(self) -> None:
+        """Send what this burst of messages has written to the store as one write."""
+        draft = self._draft
+        if self._drafts or self._session_row or self._turn_rows or self._create or self._new_floor or self._delete:
+            draft.records = tuple(self._drafts)
+            self._draft = _Pending()
+            self._pending.append(draft)
+            self._store.append(self._take_write(draft.records), self.actor_ref, draft)
+        elif draft.replies or draft.effects:
+            self._draft = _Pending()
+            if self._pending:  # nothing of its own, but it may tell of what is not durable yet
+                last = self._pending[-1]
+                last.replies += draft.replies
+                last.effects += draft.effects
+            else:
+                self._release(draft)
+
+    def _take_write(self, records: tuple[Record, ...]) -> Write:
+        write = Write(
+            log=self.log,
+            at=self._clock.now(),
+            records=records,
+            create=self._create,
+            session=self._session_row,
+            turns=tuple(self._turn_rows.values()),
+            floor=self._new_floor,
+            delete=self._delete,
+        )
+        self._drafts = []
+        self._turn_rows = {}
+        self._session_row = self._create = self._new_floor = None
+        self._delete = False
+        return write
+
+    def take_commit(self, message: Committed | WriteFailed) -> None:
+        """Go on with what waited for a commit.
+
+        Raises:
+            BrokerError: the store refused; this actor's state is ahead of the log, so it has to start anew.
+        """
+        if not self._pending or self._pending[0] is not message.ticket:
+            return  # meant for an earlier incarnation of this actor
+        if isinstance(message, WriteFailed):
+            raise message.error
+        self._release(self._pending.popleft())
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything written is durable."""
+        return not self._pending and not self._drafts
+
+    def _release(self, done: _Pending) -> None:
+        for reply_to, value in done.replies:
+            reply_to.set(value)
+        if done.records:
+            self._durable_head = done.records[-1].seq
+            self._tail.extend(done.records)
+            self._show(done.records)
+        for effect in done.effects:
+            effect()
+
+    def _show(self, records: tuple[Record, ...]) -> None:
+        if not self._followers:
+            return
+        parcel = Parcel(tuple([self.present(record) for record in records]))
+        page = Page(self.log, parcel, records[0].seq, records[-1].seq, live=True)
+        for follower, live in list(self._followers.items()):
+            if live:
+                self._tell(follower, page)
+
+    # -- followers ----------------------------------------------------------------------------------
+
+    def locate(self, after: int | None, epoch: str | None) -> Position:
+        """Return where a client starts that has everything up to `after` of `epoch` (PROTOCOL 2a)."""
+        start = Position(self.floor - 1, recovered=False)
+        if after == -1:
+            return Position(self._durable_head, recovered=True)
+        if epoch is not None and epoch != self.epoch:
+            return start
+        if not after:
+            return Position(self.floor - 1, recovered=self.floor == 1)
+        if after > self._durable_head or after < self.floor - 1:
+            return start
+        return Position(after, recovered=True)
+
+    def take_follower(self, message: Pull | Follow) -> Coroutine[Any, Any, None] | None:
+        """Serve a follower the next page; the last one makes it live."""
+        if isinstance(message, Pull) and message.follower not in self._followers:
+            return None  # it left meanwhile
+        return self.serve(message.follower, message.after)
+
+    def serve(
+        self, follower: LoopRef[Any], after: int, first: tuple[Outgoing, ...] = ()
+    ) -> Coroutine[Any, Any, None] | None:
+        """Tell a follower the records after `after`, as far as one page goes; from memory at once, else awaited.
+
+        Args:
+            follower: the connection.
+            after: where it stands.
+            first: what it is told before.
+        """
+        tail = self._tail
+        if after >= self._durable_head:
+            return self._hand_out(follower, after, first, [])
+        if tail and tail[0].seq <= after + 1:
+            return self._hand_out(follower, after, first, _some(tail, after))
+        return self._serve_from_store(follower, after, first)
+
+    async def _serve_from_store(self, follower: LoopRef[Any], after: int, first: tuple[Outgoing, ...]) -> None:
+        page = await self._store.read("records_after", self.log, after, limit=PAGE_RECORDS, max_bytes=PAGE_BYTES)
+        self._hand_out(follower, after, first, page)
+
+    def _hand_out(
+        self, follower: LoopRef[Any], after: int, first: tuple[Outgoing, ...], records: list[Record]
+    ) -> None:
+        at = records[-1].seq if records else after
+        live = at >= self._durable_head
+        items = (*first, *(self.present(record) for record in records))
+        if live and follower in self._newcomers:
+            self._newcomers.discard(follower)
+            items = (*items, *self.caught_up())
+        self._followers[follower] = live
+        self._tell(follower, Page(self.log, Parcel(items), records[0].seq if records else 0, at, live))
+
+    def caught_up(self) -> tuple[Outgoing, ...]:
+        """Return what a follower is told when it has caught up."""
+        return ()
+
+    def forget_follower(self, follower: LoopRef[Any]) -> None:
+        """Let go of a follower."""
+        self._followers.pop(follower, None)
+        self._newcomers.discard(follower)
+
+    def pause_follower(self, follower: LoopRef[Any]) -> None:
+        """Stop telling a follower; it pulls when it has room."""
+        if follower in self._followers:
+            self._followers[follower] = False
+
+    def _tell(self, follower: LoopRef[Any], message: Any) -> None:
+        try:
+            follower.tell(message, urgent=True)  # the follower bounds itself, in bytes
+        except pykka.ActorDeadError:
+            self.forget_follower(follower)
+
+    # -- failure ------------------------------------------------------------------------------------
+
+    def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+        """Answer whoever waits for a commit that they may not count on it, and send the followers round again."""
+        error = exception_value
+        if not isinstance(error, BrokerError):
+            error = BrokerError("unavailable", "The session failed and starts again; send it once more.")
+        for pending in (*self._pending, self._draft):
+            for reply_to, _ in pending.replies:
+                reply_to.set_exception((BrokerError, error, None))
+        for follower in self._followers:
+            self._tell(follower, LogFailed(self.log))
+
+
+def _some(tail: deque[Record], after: int) -> list[Record]:
+    start = after + 1 - tail[0].seq
+    page: list[Record] = []
+    size = 0
+    for i in range(start, len(tail)):
+        record = tail[i]
+        size += len(record.data)
+        if page and (size > PAGE_BYTES or len(page) == PAGE_RECORDS):
+            break
+        page.append(record)
+    return page

@@ -1,0 +1,155 @@
+"""The room actor: members, presence, and a log of events where history is kept."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from broker.actors.log import Follow, LogActor, Pause, Pull, Unfollow
+from broker.actors.loop import LoopRef
+from broker.actors.session import Gone, MayStop, Sweep
+from broker.actors.store import Committed, StorePort, WriteFailed
+from broker.clock import Clock
+from broker.ids import new_id
+from broker.messages import Record
+from broker.operations import Join, Leave, Presence, Publish, RoomHistory
+from broker.protocol.outgoing import Outgoing, Parcel, RoomEvent
+
+__all__ = ["Room", "RoomOptions"]
+
+TRIM_EVERY: Final = 8
+"""A room is trimmed once it has grown by one part in so many beyond its history: rarely, and a little at a time."""
+
+
+@attrs.frozen
+class RoomOptions:
+    """What all rooms of a broker share.
+
+    Attributes:
+        store: where logs are kept.
+        clock: time.
+        history: newest events kept; 0 for no log at all.
+        registry: who is told when the room may be let go.
+    """
+
+    store: StorePort
+    clock: Clock
+    history: int
+    registry: Callable[[Gone], None]
+
+
+class Room(LogActor):
+    """One room. Its members follow its log, if it has one; without one, events are told and forgotten."""
+
+    def __init__(self, name: str, options: RoomOptions) -> None:
+        super().__init__(f"room:{name}", options.store, options.clock)
+        self._name = name
+        self._options = options
+        self._members: dict[LoopRef[Any], dict[str, str | None]] = {}
+        self._passing: list[RoomEvent] = []
+
+    async def setup(self) -> None:
+        """Take up the room's log where there is one, or begin it with the first event."""
+        if not self._options.history:
+            self.epoch = new_id()
+            return
+        log = await self._store.read("log", self.log)
+        if log is None:
+            self.epoch = self._create = new_id()
+        else:
+            self.epoch, self.head, self.floor = log.epoch, log.head, log.floor
+            self._durable_head = log.head
+
+    def on_receive(self, message: Any) -> Any:
+        """Handle one message; the table is in `_HANDLERS`."""
+        handler = _HANDLERS.get(type(message))
+        return super().on_receive(message) if handler is None else handler(self, message)
+
+    def on_drained(self) -> None:
+        """Write what is to be kept, and tell the members what is not, in one parcel."""
+        if self._passing:
+            parcel, self._passing = Parcel(tuple(self._passing)), []
+            for follower in list(self._followers):
+                self._tell(follower, parcel)
+        if self.head - self.floor >= self._options.history * (1 + 1 / TRIM_EVERY) and self._options.history:
+            self.floor = self._new_floor = self.head - self._options.history + 1
+        if self._create is None or self.head:  # a room nobody ever spoke in leaves no trace
+            super().on_drained()
+
+    def _join(self, message: Join) -> Any:
+        self._members[message.follower] = {"connection_id": message.connection_id, "user": message.by.user}
+        position = self.locate(-1 if message.after_seq is None else message.after_seq, message.epoch)
+        answer = {
+            "room": self._name,
+            "epoch": self.epoch,
+            "head": self._durable_head,
+            "members": list(self._members.values()),
+            "recovered": position.recovered,
+        }
+        self.answer_later().set((answer, self.actor_ref, position.after))
+        return self.serve(message.follower, position.after)
+
+    def _leave(self, message: Leave) -> dict[str, Any]:
+        self.forget_follower(message.follower)
+        return {}
+
+    def _publish(self, message: Publish) -> dict[str, Any] | None:
+        if not self._options.history:
+            event = RoomEvent(self._name, None, message.event, message.sender, message.data, self._clock.now())
+            self._passing.append(event)
+            return {"delivered": len(self._members)}
+        seq = self.write(message.event, message.data, author=message.sender)
+        self.reply_after_commit(
+            {"seq": seq, "delivered": len(self._members), "durable": self._store.durable}
+            if not self._store.durable
+            else {"seq": seq, "delivered": len(self._members)}
+        )
+        return None
+
+    def _presence(self, message: Presence) -> dict[str, Any]:
+        return {"members": list(self._members.values())}
+
+    async def _history(self, message: RoomHistory) -> list[Record]:
+        if not self._options.history:
+            return []
+        before = min(message.before_seq or self._durable_head + 1, self._durable_head + 1)
+        page: list[Record] = await self._store.read("records_before", self.log, before, limit=message.limit)
+        return [record for record in page if record.seq >= self.floor]
+
+    def _take_back(self, message: Follow) -> Any:
+        """Take back a member that an earlier incarnation of this actor had."""
+        self._members[message.follower] = message.member
+        return self.take_follower(message)
+
+    def _may_stop(self, message: MayStop | None = None) -> bool:
+        return not self._members and self.settled
+
+    def _sweep(self, message: Sweep) -> None:
+        if self._may_stop():
+            self._options.registry(Gone(self.log, self.actor_ref))
+
+    def forget_follower(self, follower: LoopRef[Any]) -> None:
+        """Let go of a member."""
+        super().forget_follower(follower)
+        self._members.pop(follower, None)
+
+    def present(self, record: Record) -> Outgoing:
+        """Return the event as members are told it."""
+        return RoomEvent(self._name, record.seq, record.kind, record.author or b"null", record.data, record.at)
+
+
+_HANDLERS: Final[dict[type, Callable[[Room, Any], Any]]] = {
+    Publish: Room._publish,
+    Committed: Room.take_commit,
+    WriteFailed: Room.take_commit,
+    Join: Room._join,
+    Leave: Room._leave,
+    Presence: Room._presence,
+    RoomHistory: Room._history,
+    Sweep: Room._sweep,
+    MayStop: Room._may_stop,
+    Pull: Room.take_follower,
+    Follow: Room._take_back,
+    Pause: lambda room, message: room.pause_follower(message.follower),
+    Unfollow: lambda room, message: room.forget_follower(message.follower),
+}

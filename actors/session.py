@@ -1,0 +1,470 @@
+"""The session actor: one conversation, its log, its viewers and its turns (PROTOCOL sections 1-3)."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any, Final
+
+import attrs
+import msgspec
+import pykka
+
+from broker.actors.agent_bridge import AgentBridge, AnswerAgent, CancelAtAgent, CutAgent, Dispatch
+from broker.actors.log import Follow, LogActor, Pause, Pull, Unfollow
+from broker.actors.loop import InboxFull, LoopRef
+from broker.actors.store import Committed, StorePort, WriteFailed
+from broker.clock import Clock, Timer, rfc3339
+from broker.errors import BrokerError
+from broker.ids import new_id
+from broker.messages import (
+    AgentEvent,
+    AgentLost,
+    AgentRecord,
+    ApprovalRequested,
+    Principal,
+    Record,
+    SessionRow,
+    TextDelta,
+    TurnFailed,
+    TurnRow,
+    TurnSettled,
+)
+from broker.operations import (
+    Answer,
+    Attach,
+    Cancel,
+    Close,
+    Created,
+    Delete,
+    Describe,
+    History,
+    Operation,
+    Start,
+    Update,
+)
+from broker.protocol.outgoing import CaughtUp, Outgoing, SessionRecord, SessionReset
+from broker.sessions import session_data
+from broker.turns import AnswerApproval, CancelTurn, Command, CutLink, StartTurn, TurnMachine
+
+__all__ = ["Gone", "MayStop", "Session", "SessionOptions", "StopSession", "Sweep"]
+
+MESSAGES: Final = ("user.message", "message.completed")
+OUTPUT: Final = ("message.delta", "thought.delta", "tool.started", "tool.updated", "plan.updated", "message.completed")
+_encode: Final = msgspec.json.Encoder().encode
+
+
+@attrs.frozen
+class Sweep:
+    """Look whether the session can leave memory; sent now and then by the registry."""
+
+    idle_after: float
+
+
+@attrs.frozen
+class Gone:
+    """A session or a room tells the registry that it may be let go: nothing needs it in memory."""
+
+    log: str
+    ref: LoopRef[Any]
+
+
+@attrs.frozen
+class MayStop:
+    """Return whether nothing needs the actor in memory; what comes for it meanwhile is held by the registry."""
+
+
+@attrs.frozen
+class StopSession:
+    """The broker stops: a turn that still runs ends now. Answered when that is durable."""
+
+
+@attrs.frozen
+class _Tick:
+    """Something of the turn machine is due."""
+
+
+@attrs.frozen
+class SessionOptions:
+    """What all sessions of a broker share.
+
+    Attributes:
+        store: where logs are kept.
+        clock: time.
+        bridges: the agent bridges by profile.
+        queued_turns: turns that may wait in one session.
+        registry: who is told when the session may be let go.
+        on_turn_ended: told (session id, turn id, agent, outcome, seconds) of each durable end.
+        on_first_output: told the seconds from a turn's dispatch to its first output.
+    """
+
+    store: StorePort
+    clock: Clock
+    bridges: Mapping[str, LoopRef[AgentBridge]]
+    queued_turns: int
+    registry: Callable[[Gone], None]
+    on_turn_ended: Callable[[str, str, str, str, float], None]
+    on_first_output: Callable[[float], None]
+
+
+class Session(LogActor):
+    """One session; made by the registry, either new (with a row) or to be loaded from the store."""
+
+    def __init__(
+        self, session_id: str, options: SessionOptions, new: SessionRow | None = None, *, chosen: bool = False
+    ) -> None:
+        super().__init__(f"session:{session_id}", options.store, options.clock)
+        self.session_id = session_id
+        self._options = options
+        self._row = new
+        self._new = new is not None
+        self._chosen = chosen  # the client chose the id, so that it may have been used before
+        self._missing = False
+        self._machine: TurnMachine
+        self._variables: dict[str, Any] = {}
+        self._timer: Timer | None = None
+        self._timer_at = 0.0
+        self._accepted_at: dict[str, float] = {}
+        self._dispatched_at: float | None = None
+        self._active_at = options.clock.monotonic()
+
+    # -- life ---------------------------------------------------------------------------------------
+
+    async def setup(self) -> None:
+        """Begin a new log, or take up the one in the store and what its turns left behind (P5)."""
+        new = self._row
+        if new is not None and not self._chosen:
+            self._begin(new)
+            return
+        row = await self._store.read("session", self.session_id)
+        log = await self._store.read("log", self.log)
+        if row is None or log is None:
+            if new is None:
+                self._missing = True
+            else:
+                self._begin(new)
+            return
+        self._new = False
+        self._row = row
+        self._variables = msgspec.json.decode(row.variables)
+        self.epoch, self.head, self.floor = log.epoch, log.head, log.floor
+        self._durable_head = log.head
+        self._machine = self._make_machine(row)
+        turns: list[TurnRow] = await self._store.read("turns", self.session_id)
+        if any(turn.outcome is None for turn in turns):
+            await self._recover(turns)
+        else:
+            self._machine.recover(turns, produced=None, approvals=())
+
+    def _begin(self, row: SessionRow) -> None:
+        self.epoch = self._create = new_id()
+        self._session_row = row
+        self._variables = msgspec.json.decode(row.variables)
+        self._machine = self._make_machine(row)
+        data = {"title": row.title, "agent": row.agent, "owner": row.owner, "variables": self._variables}
+        self.write("session.opened", _encode(data))
+
+    async def _recover(self, turns: list[TurnRow]) -> None:
+        below = self.head + 1
+        output = await self._store.read("records_before", self.log, below, limit=1, kinds=OUTPUT)
+        asked = await self._store.read("records_before", self.log, below, limit=100, kinds=["approval.requested"])
+        answered = await self._store.read("records_before", self.log, below, limit=100, kinds=["approval.resolved"])
+        done = {_approval_id(record) for record in answered}
+        self._machine.recover(
+            turns,
+            produced=output[0].turn_id if output else None,
+            approvals=[(r.turn_id, _approval_id(r)) for r in asked if r.turn_id and _approval_id(r) not in done],
+        )
+
+    def _make_machine(self, row: SessionRow) -> TurnMachine:
+        machine = TurnMachine(
+            self.session_id,
+            self,
+            queue_limit=self._options.queued_turns,
+            agent=row.agent,
+            workspace_dir=row.workspace_dir,
+        )
+        machine.variables = row.variables
+        return machine
+
+    # -- messages -----------------------------------------------------------------------------------
+
+    def on_receive(self, message: Any) -> Any:
+        """Handle one message; the table is in `_HANDLERS`."""
+        handler = _HANDLERS.get(type(message))
+        if handler is None:
+            return super().on_receive(message)
+        if self._missing and isinstance(message, Operation):
+            self._options.registry(Gone(self.log, self.actor_ref))
+            raise BrokerError("not_found", "There is no such session.", field="$.payload.session_id")
+        return handler(self, message)
+
+    def on_drained(self) -> None:
+        """Send what was written, and see to it that the machine is called when something is due."""
+        super().on_drained()
+        if not self._missing:
+            self._set_timer()
+
+    def _created(self, message: Created) -> None:
+        if not self._new:
+            raise BrokerError("session_exists", field="$.payload.session_id")
+        if message.follower is not None:
+            self._followers[message.follower] = True
+        row = self._its_row()
+        answer = {
+            "session_id": self.session_id,
+            "agent": row.agent,
+            "created_at": rfc3339(row.created_at),
+            "epoch": self.epoch,
+            "head": self.head,
+            "workspace_dir": row.workspace_dir,
+        }
+        self.reply_after_commit((answer, self.actor_ref))
+
+    def _attach(self, message: Attach) -> Coroutine[Any, Any, None] | None:
+        row = self._check(message.by)
+        position = self.locate(message.after_seq, message.epoch)
+        head = self._durable_head
+        answer = {
+            "session_id": self.session_id,
+            "epoch": self.epoch,
+            "head": head,
+            "floor": self.floor,
+            "state": "closed" if row.closed else "open",
+            **self._machine.view(),
+            "variables": self._variables,
+            "recovered": position.recovered,
+        }
+        self.answer_later().set((answer, self.actor_ref, position.after))
+        self._newcomers.add(message.follower)
+        reset = () if position.recovered else (SessionReset(self.session_id, self.epoch, head, self.floor),)
+        return self.serve(message.follower, position.after, reset)
+
+    def _describe(self, message: Describe) -> dict[str, Any]:
+        row = self._check(message.by)
+        view = {**session_data(row), "epoch": self.epoch, "head": self._durable_head, "floor": self.floor}
+        return {**view, **self._machine.view(), "variables": self._variables}
+
+    async def _history(self, message: History) -> list[Record]:
+        self._check(message.by)
+        before = min(message.before_seq or self._durable_head + 1, self._durable_head + 1)
+        kinds = MESSAGES if message.kind == "messages" else None
+        page: list[Record] = await self._store.read("records_before", self.log, before, limit=message.limit, kinds=kinds)
+        return page
+
+    def _update(self, message: Update) -> None:
+        row = self._check_open(message.by)
+        if message.title is not None:
+            row = attrs.evolve(row, title=message.title)
+            self.write("session.changed", _encode({"title": message.title, "by": message.by.user}))
+        if message.variables is not None:
+            merged = {**self._variables, **message.variables}
+            self._variables = {key: value for key, value in merged.items() if value is not None}
+            row = attrs.evolve(row, variables=_encode(self._variables))
+            self._machine.variables = row.variables
+            data = {"set": message.variables, "variables": self._variables, "by": message.by.user}
+            self.write("variables.changed", _encode(data))
+        self._save_row(row)
+        self.reply_after_commit({"head": self.head})
+
+    def _start(self, message: Start) -> None:
+        self._check_open(message.by)
+        now = self._options.clock.monotonic()
+        accepted = self._machine.accept(
+            user=message.by.user,
+            client_msg_id=message.client_msg_id,
+            content=message.content,
+            if_busy=message.if_busy,
+            now=now,
+        )
+        if not accepted.duplicate:
+            self._accepted_at[accepted.turn_id] = now
+        self.reply_after_commit({**attrs.asdict(accepted), "durable": self._store.durable})
+
+    def _cancel(self, message: Cancel) -> None:
+        self._check(message.by)
+        turn = self._machine.cancel(message.turn_id, by=message.by.user, now=self._options.clock.monotonic())
+        ended = {"status": "ended", "outcome": turn.outcome}
+        self.reply_after_commit(ended if turn.outcome else {"status": "cancelling"})
+
+    def _answer(self, message: Answer) -> None:
+        self._check(message.by)
+        self._machine.answer(message.approval_id, message.option_id, by=message.by.user)
+        self.reply_after_commit({"resolved_by": message.by.user, "option_id": message.option_id})
+
+    def _close(self, message: Close) -> None:
+        row = self._check(message.by)
+        if not row.closed:
+            self._machine.close(message.by.user, self._options.clock.monotonic())
+            self.write("session.closed", _encode({"by": message.by.user}))
+            self._save_row(attrs.evolve(row, closed=True))
+            self.after_commit(self._cut_agent)
+        self.reply_after_commit({})
+
+    def _delete_all(self, message: Delete) -> None:
+        self._check(message.by)
+        self._machine.close(message.by.user, self._options.clock.monotonic())
+        self._cut_agent()
+        self.on_drained()  # what was written until now belongs to the log that goes
+        self._delete = True
+        self._missing = True
+        self.reply_after_commit({})
+        self.after_commit(partial(self._options.registry, Gone(self.log, self.actor_ref)))
+
+    # -- the agent ----------------------------------------------------------------------------------
+
+    def _hear(self, event: AgentEvent) -> None:
+        now = self._options.clock.monotonic()
+        if self._dispatched_at is not None and isinstance(event, TextDelta):
+            self._options.on_first_output(now - self._dispatched_at)
+            self._dispatched_at = None
+        self._machine.agent(event, now=now)
+
+    def save(self, row: TurnRow) -> None:
+        """Keep a turn's latest state with the next write; the turn machine's port."""
+        self._turn_rows[row.turn_id] = row
+        if row.outcome is not None:
+            seconds = self._options.clock.monotonic() - self._accepted_at.pop(row.turn_id, self._active_at)
+            agent = self._its_row().agent
+            told = partial(self._options.on_turn_ended, self.session_id, row.turn_id, agent, row.outcome, seconds)
+            self.after_commit(told)
+
+    def command(self, command: Command) -> None:
+        """Carry out a command of the turn machine once what it belongs to is durable."""
+        self.after_commit(partial(self._carry_out, command))
+
+    def _carry_out(self, command: Command) -> None:
+        bridge = self._options.bridges.get(self._its_row().agent)
+        try:
+            if bridge is None:
+                raise pykka.ActorDeadError("the configuration no longer has this agent")
+            match command:
+                case StartTurn(prompt):
+                    self._dispatched_at = self._options.clock.monotonic()
+                    bridge.tell(Dispatch(self.actor_ref, prompt))
+                case CancelTurn(turn_id):
+                    bridge.tell(CancelAtAgent(self.session_id, turn_id), urgent=True)
+                case AnswerApproval(turn_id, key, option_id):
+                    bridge.tell(AnswerAgent(self.session_id, turn_id, key, option_id), urgent=True)
+                case CutLink():
+                    bridge.tell(CutAgent(self.session_id), urgent=True)
+        except (InboxFull, pykka.ActorDeadError) as e:
+            if isinstance(command, StartTurn):
+                failed = TurnFailed(command.prompt.turn_id, "agent_unavailable", f"The agent cannot be reached: {e}.")
+                self.actor_ref.tell(failed, urgent=True)
+
+    def _cut_agent(self) -> None:
+        bridge = self._options.bridges.get(self._its_row().agent)
+        if bridge is not None and bridge.is_alive():
+            bridge.tell(CutAgent(self.session_id), urgent=True)
+
+    # -- time ---------------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        due = self._machine.next_deadline()
+        if due is None or (self._timer is not None and self._timer_at <= due):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = due
+        self._timer = self._options.clock.call_later(due - self._options.clock.monotonic(), self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        if not self.actor_stopped.is_set():
+            self.actor_ref.tell(_Tick(), urgent=True)
+
+    def _tick(self, message: _Tick) -> None:
+        self._machine.tick(self._options.clock.monotonic())
+
+    def _may_stop(self, message: MayStop | None = None) -> bool:
+        return self._missing or not (self._followers or self._machine.busy or not self.settled)
+
+    def _sweep(self, message: Sweep) -> None:
+        now = self._options.clock.monotonic()
+        if not self._may_stop():
+            self._active_at = now
+        elif self._missing or now - self._active_at >= message.idle_after:
+            self._options.registry(Gone(self.log, self.actor_ref))
+
+    def _stop_turns(self, message: StopSession) -> None:
+        if not self._missing:
+            self._machine.halt("the broker was stopped while the turn was running")
+        self.reply_after_commit(None)
+
+    def on_stop(self) -> None:
+        """Let go of the timer and of the agent."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._missing:
+            self._cut_agent()
+
+    def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+        """The next incarnation starts from what is durable; an agent that still works for this one is cut."""
+        super().on_failure(exception_type, exception_value, traceback)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._row is not None:
+            self._cut_agent()
+
+    @property
+    def running(self) -> bool:
+        """Whether an agent is at work; for a drain that waits for it, on the same loop."""
+        return not self._missing and self._machine.running is not None
+
+    # -- small things -------------------------------------------------------------------------------
+
+    def present(self, record: Record) -> Outgoing:
+        """Return the record as viewers are told it."""
+        return SessionRecord(self.session_id, record)
+
+    def caught_up(self) -> tuple[Outgoing, ...]:
+        """Return the notification that ends a replay."""
+        return (CaughtUp(self.session_id, self._durable_head),)
+
+    def _its_row(self) -> SessionRow:
+        assert self._row is not None, "only a missing session has no row, and it answers nothing"
+        return self._row
+
+    def _save_row(self, row: SessionRow) -> None:
+        self._row = self._session_row = attrs.evolve(row, updated_at=self._options.clock.now())
+
+    def _check(self, by: Principal) -> SessionRow:
+        self._active_at = self._options.clock.monotonic()
+        row = self._its_row()
+        if row.owner != by.user and "admin" not in by.scopes:
+            raise BrokerError("forbidden", "This session belongs to somebody else.")
+        return row
+
+    def _check_open(self, by: Principal) -> SessionRow:
+        row = self._check(by)
+        if row.closed:
+            raise BrokerError("already_ended", "The session is closed; create a new one.")
+        return row
+
+
+def _approval_id(record: Record) -> str:
+    return str(msgspec.json.decode(record.data)["approval_id"])
+
+
+_HANDLERS: Final[dict[type, Callable[[Session, Any], Any]]] = {
+    Created: Session._created,
+    Attach: Session._attach,
+    Describe: Session._describe,
+    History: Session._history,
+    Update: Session._update,
+    Start: Session._start,
+    Cancel: Session._cancel,
+    Answer: Session._answer,
+    Close: Session._close,
+    Delete: Session._delete_all,
+    Sweep: Session._sweep,
+    MayStop: Session._may_stop,
+    StopSession: Session._stop_turns,
+    _Tick: Session._tick,
+    Committed: Session.take_commit,
+    WriteFailed: Session.take_commit,
+    Pull: Session.take_follower,
+    Follow: Session.take_follower,
+    Pause: lambda session, message: session.pause_follower(message.follower),
+    Unfollow: lambda session, message: session.forget_follower(message.follower),
+    **dict.fromkeys((TextDelta, AgentRecord, ApprovalRequested, TurnSettled, TurnFailed, AgentLost), Session._hear),
+}

@@ -1,0 +1,283 @@
+"""The store: one thread that writes, one that reads, and an actor that gathers what waits.
+
+While one transaction is on its way to the disk, everything that arrives is gathered for the next:
+tens to hundreds of records share an fsync, and nobody is told before it is done (PROTOCOL P1).
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Protocol, cast
+
+import attrs
+import pykka
+from loguru import logger
+from pykka.messages import ProxyCall
+
+from broker.actors.loop import LoopActor, LoopRef, ask_thread
+from broker.clock import Clock, Timer
+from broker.errors import BrokerError
+from broker.ids import new_id
+from broker.messages import Write
+from broker.stats import Stats
+from broker.store.port import Engine, Reader, StoreError
+
+__all__ = ["Append", "Committed", "Expire", "Store", "StoreHandle", "StorePort", "WriteFailed"]
+
+MAX_BATCH = 2000
+"""Writes in one transaction: enough to share an fsync, few enough that nobody waits long for it."""
+PROBE_SECONDS = 1.0
+"""How often a store that failed is tried again."""
+CLOSE_SECONDS = 10.0
+
+
+@attrs.frozen
+class Append:
+    """Make this durable and then tell its owner, with the ticket it gave."""
+
+    write: Write
+    owner: LoopRef[Any]
+    ticket: object
+
+
+@attrs.frozen
+class Committed:
+    """The write with this ticket is durable."""
+
+    ticket: object
+
+
+@attrs.frozen
+class WriteFailed:
+    """The write with this ticket is not in the store; nothing of it was kept."""
+
+    ticket: object
+    error: BrokerError
+
+
+@attrs.frozen
+class Expire:
+    """Drop what is past keeping; the arguments are those of `Engine.expire`."""
+
+    sessions_before: int
+    rooms_before: int
+    room_history: int
+    live: frozenset[str]
+
+
+@attrs.frozen
+class _Batch:
+    appends: Sequence[Append]
+    began: float
+
+
+@attrs.frozen
+class _Written:
+    batch: _Batch
+    failures: dict[int, str]
+
+
+class _Writer(pykka.ThreadingActor):
+    """The one thread, with the one connection, that writes and checkpoints."""
+
+    use_daemon_thread = True
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def on_receive(self, message: Any) -> Any:
+        if isinstance(message, Expire):
+            return self._engine.expire(
+                sessions_before=message.sessions_before,
+                rooms_before=message.rooms_before,
+                room_history=message.room_history,
+                live=message.live,
+            )
+        batch, home = message
+        written = _Written(batch, self._write(batch.appends))
+        with suppress(pykka.ActorDeadError):  # the broker is stopping, nobody waits for it any more
+            home.tell(written, urgent=True)
+        return None
+
+    def _write(self, appends: Sequence[Append]) -> dict[int, str]:
+        """Write a batch; if it is refused as a whole, each write by itself, so that one cannot fail the others."""
+        try:
+            self._engine.write([append.write for append in appends])
+        except StoreError as e:
+            if len(appends) == 1:
+                return {0: str(e)}
+        else:
+            return {}
+        failures: dict[int, str] = {}
+        for i, append in enumerate(appends):
+            try:
+                self._engine.write([append.write])
+            except StoreError as e:
+                failures[i] = str(e)
+        return failures
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+class _Reading(pykka.ThreadingActor):
+    """The thread that reads what is committed; asked by `ProxyCall`."""
+
+    use_daemon_thread = True
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self.reader: Reader = engine.reader()
+
+    def close(self) -> None:
+        self.reader.close()
+
+
+class StorePort(Protocol):
+    """What log actors need of the store."""
+
+    durable: bool
+
+    def append(self, write: Write, owner: LoopRef[Any], ticket: object) -> None:
+        """Have `owner` told `Committed` or `WriteFailed` with this ticket, in the order of the calls."""
+
+    async def read(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of `broker.store.port.Reader` in the reading thread."""
+
+
+class Store(LoopActor):
+    """Gathers writes on the loop and hands them to the writing thread, one transaction at a time."""
+
+    inbox_limit = 1_000_000  # every append is one actor's, and those are bounded
+
+    def __init__(self, engine: Engine, clock: Clock, stats: Stats) -> None:
+        super().__init__()
+        self._engine = engine
+        self._clock = clock
+        self._stats = stats
+        self._waiting: list[Append] = []
+        self._writing = False
+        self._probe: Timer | None = None
+        self.healthy = True
+        stats.store_backlog = lambda: len(self._waiting)
+
+    def on_start(self) -> None:
+        """Start the two threads."""
+        self._writer = _Writer.start(self._engine)
+        self._reading = _Reading.start(self._engine)
+
+    def on_receive(self, message: Any) -> Any:
+        """Gather appends; tell the owners of what was written."""
+        match message:
+            case Append():
+                self._waiting.append(message)
+                return None
+            case _Written(batch, failures):
+                return self._announce(batch, failures)
+            case Committed() | WriteFailed():
+                return None  # of our own probe; its batch has already told how the store is
+        return super().on_receive(message)
+
+    def on_drained(self) -> None:
+        """Send what has gathered, unless a transaction is on its way: what comes meanwhile shares the next."""
+        if self._writing or not self._waiting:
+            return
+        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+        self._writing = True
+        self._writer.tell((_Batch(batch, self._clock.monotonic()), self.actor_ref))
+
+    async def read(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of the reader in its thread.
+
+        Raises:
+            BrokerError: `unavailable` if the store cannot be read.
+        """
+        try:
+            return await ask_thread(self._reading, ProxyCall(("reader", method), args, kwargs), timeout=30)
+        except (StoreError, pykka.Timeout, pykka.ActorDeadError) as e:
+            logger.error("the store cannot be read: {}", e)
+            raise BrokerError("unavailable", "The store cannot be read right now.", retry_after=1.0) from e
+
+    async def expire(self, message: Expire) -> list[str]:
+        """Drop what is past keeping, in the writing thread, and return the names of the logs that are gone.
+
+        Raises:
+            StoreError: nothing was dropped.
+        """
+        return cast("list[str]", await ask_thread(self._writer, message, timeout=60))
+
+    def _announce(self, batch: _Batch, failures: dict[int, str]) -> None:
+        self._writing = False
+        if failures:
+            self._mark_sick(next(iter(failures.values())))
+        else:
+            self._mark_well()
+        self._stats.commits += 1
+        self._stats.commit_seconds.observe(self._clock.monotonic() - batch.began)
+        for i, append in enumerate(batch.appends):
+            if append.owner.actor_stopped.is_set():
+                continue
+            if i in failures:
+                error = BrokerError("unavailable", "The store did not take it; nothing was accepted.", retry_after=1.0)
+                append.owner.tell(WriteFailed(append.ticket, error), urgent=True)
+            else:
+                self._stats.records += len(append.write.records)
+                append.owner.tell(Committed(append.ticket), urgent=True)
+
+    def _mark_sick(self, why: str) -> None:
+        if self.healthy:
+            logger.error("the store does not take writes, nothing is accepted until it does: {}", why)
+        self.healthy = False
+        if self._probe is None:
+            self._probe = self._clock.call_later(PROBE_SECONDS, self._try_again)
+
+    def _mark_well(self) -> None:
+        if not self.healthy:
+            logger.info("the store takes writes again")
+        self.healthy = True
+
+    def _try_again(self) -> None:
+        """Write a log and drop it again: nobody's write has to be the one that finds out."""
+        self._probe = None
+        if self.healthy or self.actor_stopped.is_set():
+            return
+        now = self._clock.now()
+        for probe in (Write("probe:", now, create=new_id()), Write("probe:", now, delete=True)):
+            self.actor_ref.tell(Append(probe, self.actor_ref, None), urgent=True)
+
+    async def close(self) -> None:
+        """Stop after everything that was given to the store is durable; the engine is closed by its own thread."""
+        await self.actor_ref.stop()
+        if self._probe is not None:
+            self._probe.cancel()
+        if self._waiting:
+            self._writer.tell((_Batch(self._waiting, self._clock.monotonic()), self.actor_ref))
+        for thread in (self._reading, self._writer):
+            await ask_thread(thread, ProxyCall(("close",), (), {}), timeout=CLOSE_SECONDS)
+            thread.stop(block=False)
+
+
+class StoreHandle:
+    """The store as its users hold it."""
+
+    def __init__(self, actor: Store, *, durable: bool) -> None:
+        self._actor = actor
+        self._ref = actor.actor_ref
+        self.durable = durable
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last write was taken."""
+        return self._actor.healthy and not self._ref.actor_stopped.is_set()
+
+    def append(self, write: Write, owner: LoopRef[Any], ticket: object) -> None:
+        """See `StorePort`."""
+        self._ref.tell(Append(write, owner, ticket), urgent=True)
+
+    async def read(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        """See `StorePort`."""
+        return await self._actor.read(method, *args, **kwargs)
+
+    async def expire(self, message: Expire) -> list[str]:
+        """Drop what is past keeping and return the names of the logs that are gone."""
+        return await self._actor.expire(message)

@@ -1,0 +1,94 @@
+"""Who starts actors, replaces those that fail, and stops all of them in the end."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import pykka
+from loguru import logger
+
+from broker.actors.loop import LoopActor, LoopRef
+from broker.clock import Clock
+
+__all__ = ["Supervisor"]
+
+A = TypeVar("A", bound=LoopActor)
+
+RESTARTS: Final = 5
+"""Failures of one actor that are forgiven ..."""
+WITHIN: Final = 60.0
+"""... within so many seconds; one more and it stays dead, so that a broken one cannot spin."""
+STOP_SECONDS: Final = 2.0
+"""How long one actor may take to stop before the next is stopped all the same."""
+
+
+class _Child:
+    __slots__ = ("failures", "make", "on_death")
+
+    def __init__(self, make: Callable[[], LoopActor], on_death: Callable[[], None] | None) -> None:
+        self.make = make
+        self.on_death = on_death
+        self.failures: deque[float] = deque(maxlen=RESTARTS + 1)
+
+
+class Supervisor:
+    """Starts actors and keeps them going; one per broker."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._children: dict[LoopRef[Any], _Child] = {}
+
+    def start(self, make: Callable[[], A], *, on_death: Callable[[], None] | None = None) -> LoopRef[A]:
+        """Start an actor made by `make`, which is called again for each replacement.
+
+        Args:
+            make: returns a fresh actor in its first state.
+            on_death: told when the actor has failed too often and stays dead.
+        """
+        actor = make()
+        ref: LoopRef[A] = actor.actor_ref
+        self._children[ref] = _Child(make, on_death)
+        actor.supervised_by(self._failed)
+        actor.begin()
+        return ref
+
+    def forget(self, ref: LoopRef[Any]) -> None:
+        """Let go of an actor that stops by itself."""
+        self._children.pop(ref, None)
+
+    def mail(self) -> dict[str, int]:
+        """Return how many messages wait, by class of actor."""
+        waiting: dict[str, int] = {}
+        for ref in self._children:
+            name = ref.actor_class.__name__.lower()
+            waiting[name] = waiting.get(name, 0) + len(ref.actor_inbox)
+        return waiting
+
+    async def stop(self) -> None:
+        """Stop all actors, the youngest first, each after the mail it already has."""
+        while self._children:
+            ref, _ = self._children.popitem()
+            try:
+                await ref.stop(timeout=STOP_SECONDS)
+            except pykka.Timeout:
+                logger.warning("{} did not stop within {} s", ref, STOP_SECONDS)
+
+    def _failed(self, ref: LoopRef[Any], error: BaseException) -> None:
+        child = self._children.get(ref)
+        if child is None:
+            ref.give_up()
+            return
+        now = self._clock.monotonic()
+        child.failures.append(now)
+        if len(child.failures) > RESTARTS and now - child.failures[0] < WITHIN:
+            logger.error("{} failed {} times within {:g} s and stays stopped: {!r}", ref, RESTARTS + 1, WITHIN, error)
+            del self._children[ref]
+            ref.give_up()
+            if child.on_death is not None:
+                child.on_death()
+            return
+        logger.warning("{} is started again after {!r}", ref, error)
+        actor = child.make()
+        ref.replace(actor)
+        actor.supervised_by(self._failed)
+        actor.begin()

@@ -1,0 +1,121 @@
+"""JSON-RPC 2.0, one message per line, without a loop: ids, answers and refusals."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+__all__ = ["METHOD_NOT_FOUND", "MISREAD", "Answer", "Answered", "Misread", "Peer", "RpcError"]
+
+INVALID_REQUEST: Final = -32600
+METHOD_NOT_FOUND: Final = -32601
+INTERNAL_ERROR: Final = -32603
+
+MISREAD: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+"""What decoding bytes that a peer sent may raise: not JSON, not the shape, not UTF-8, too deep."""
+
+
+class Misread(Exception):  # noqa: N818 - a line that was misread, not an error of ours
+    """A line of the other side's that makes no sense."""
+
+
+class RpcError(msgspec.Struct, frozen=True):
+    """The other side's error answer."""
+
+    code: int
+    message: str = ""
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class _Frame(msgspec.Struct, frozen=True):
+    id: msgspec.Raw = msgspec.Raw()
+    method: str | None = None
+    params: msgspec.Raw = msgspec.Raw()
+    result: msgspec.Raw = msgspec.Raw()
+    error: msgspec.Raw = msgspec.Raw()
+
+
+Answer = msgspec.Raw | RpcError
+Answered = Callable[[Answer], None]
+
+_FRAME = msgspec.json.Decoder(_Frame)
+_ID = msgspec.json.Decoder(int | float | str)
+_ERROR = msgspec.json.Decoder(RpcError)
+_NOTHING: Final = (b"", b"null")
+
+
+class Peer:
+    """One end of a JSON-RPC connection; everything happens inside `feed`, in the order of the wire.
+
+    Args:
+        write: takes one line, with its newline.
+        on_request: takes a request's key, method and params; answered by `answer` or `refuse` with that
+            key, the id's own JSON text. Ids of the two directions are told apart.
+        on_notification: takes a notification's method and params.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], None],
+        on_request: Callable[[str, str, msgspec.Raw], None],
+        on_notification: Callable[[str, msgspec.Raw], None],
+    ) -> None:
+        self._write = write
+        self._on_request = on_request
+        self._on_notification = on_notification
+        self._last_id = 0
+        self._waiting: dict[bytes, Answered] = {}
+
+    def call(self, method: str, params: Any, answered: Answered) -> None:
+        """Send a request; `answered` is called with what comes back, at most once."""
+        self._last_id += 1
+        self._waiting[str(self._last_id).encode()] = answered
+        self._send({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params})
+
+    def notify(self, method: str, params: Any) -> None:
+        """Send a notification."""
+        self._send({"jsonrpc": "2.0", "method": method, "params": params})
+
+    def answer(self, key: str, result: Any) -> None:
+        """Answer the request `key`."""
+        self._send({"jsonrpc": "2.0", "id": msgspec.Raw(key.encode()), "result": result})
+
+    def refuse(self, key: str, code: int, message: str) -> None:
+        """Answer the request `key` with an error."""
+        self._send({"jsonrpc": "2.0", "id": msgspec.Raw(key.encode()), "error": {"code": code, "message": message}})
+
+    def _send(self, frame: dict[str, Any]) -> None:
+        self._write(msgspec.json.encode(frame) + b"\n")
+
+    def feed(self, line: bytes) -> None:
+        """Take one line of the other side's.
+
+        Raises:
+            Misread: it is no JSON-RPC message, or answers a question that nobody asked.
+        """
+        try:
+            frame = _FRAME.decode(line)
+            if bytes(frame.id) not in _NOTHING:
+                _ID.decode(frame.id)
+        except MISREAD as e:
+            raise Misread("not a JSON-RPC message") from e
+        if frame.method is None:
+            self._settle(frame)
+        elif bytes(frame.id) in _NOTHING:
+            self._on_notification(frame.method, frame.params)
+        else:
+            self._on_request(bytes(frame.id).decode(), frame.method, frame.params)
+
+    def _settle(self, frame: _Frame) -> None:
+        answered = self._waiting.pop(bytes(frame.id), None)
+        if answered is None:
+            raise Misread("an answer to no question")
+        if bytes(frame.error) in _NOTHING:
+            answered(frame.result)
+            return
+        try:
+            error = _ERROR.decode(frame.error)
+        except MISREAD:
+            # However it is spelled, it is an answer: whoever waits must hear of it.
+            error = RpcError(INTERNAL_ERROR, "an error that cannot be read")
+        answered(error)

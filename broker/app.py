@@ -1,0 +1,344 @@
+"""The composition root: settings to store, plugins, actors and sockets, in this order; stopped in reverse."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+from loguru import logger
+
+from broker import __version__, logs
+from broker.actors.agent_bridge import AgentBridge, CloseAgents
+from broker.actors.connection import ConnectionOptions
+from broker.actors.heartbeat import Heartbeats
+from broker.actors.loop import LoopRef
+from broker.actors.registry import HangAll, Live, Registry, RegistryOptions, Wake
+from broker.actors.room import Room, RoomOptions
+from broker.actors.session import Gone, Session, SessionOptions, StopSession
+from broker.actors.store import Expire, Store, StoreHandle
+from broker.actors.supervisor import Supervisor
+from broker.agents.kinds import kind_for
+from broker.clock import Clock, SystemClock
+from broker.config import EX_CONFIG, Loaded, Settings
+from broker.dispatch import Hooks
+from broker.errors import CloseCode
+from broker.facade import Facade
+from broker.hooks import TurnEnded
+from broker.ids import new_id
+from broker.messages import SessionRow
+from broker.offers import PluginRefused
+from broker.plugin_loader import Plugins
+from broker.plugin_loader import load as load_plugins
+from broker.protocol.native import NATIVE
+from broker.stats import Stats
+from broker.store.engines import engine_for
+from broker.store.port import Engine, StoreError
+from broker.tasks import spawn
+from broker.web.actions import ACTIONS
+from broker.web.problems import problems
+from broker.web.services import SERVICES, Services
+from broker.web.site import add_routes, only_known_hosts
+from broker.web.socket import client_socket
+
+__all__ = ["App", "run"]
+
+EX_UNAVAILABLE: Final = 69
+"""Exit code for a port or a store that cannot be had (sysexits.h; PROTOCOL section 7)."""
+EXPIRE_SECONDS: Final = 600.0
+"""How often what is past keeping is looked for."""
+HANG_SECONDS: Final = 1.0
+"""How long clients may take over their good-byes at the end of a drain."""
+BACKLOG: Final = 1024
+
+
+class CannotStart(Exception):  # noqa: N818 - the state, not the layer
+    """The broker cannot start; `code` is what the process exits with."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class App:
+    """One broker: everything it consists of, from `start` to `stop`.
+
+    Args:
+        settings: the configuration.
+        plugins: the plugins it names, loaded but not made.
+        clock: time.
+    """
+
+    def __init__(self, settings: Settings, plugins: Plugins, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self.plugins = plugins
+        self.clock = clock or SystemClock()
+        self.stats = Stats()
+        self.facade = Facade(self.stats)
+        self.supervisor = Supervisor(self.clock)
+        self.bridges: dict[str, LoopRef[AgentBridge]] = {}
+        self.port = settings.listen.port
+        self._undo: list[Callable[[], object]] = []
+
+    async def start(self) -> None:
+        """Start everything, in the order in which it needs each other.
+
+        Raises:
+            CannotStart: something cannot be had; what was started is stopped again.
+        """
+        try:
+            self._start_store()
+            self._start_plugins()
+            self._start_actors()
+            await self._recover()
+            await self.plugins.start()
+            self._check_plugins()
+            await self._listen()
+        except BaseException:
+            await self.stop()
+            raise
+        self.services.ready = True
+
+    async def drain(self) -> None:
+        """Let the broker run out: no new clients, 1012 to those there are, time for running turns (PROTOCOL 7)."""
+        self.services.ready = False
+        await self._site.stop()
+        self.registry.tell(HangAll(CloseCode.SERVICE_RESTART), urgent=True)
+        deadline = self.clock.monotonic() + self.settings.shutdown.grace
+        while self.clock.monotonic() < deadline and await self._busy():
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        """Stop everything in reverse."""
+        while self._undo:
+            undo = self._undo.pop()
+            try:
+                result = undo()
+                if asyncio.iscoroutine(result):
+                    await result
+            except Exception as e:  # noqa: BLE001 - stopping goes on
+                logger.opt(exception=e).error("a part of the broker did not stop cleanly")
+
+    # -- starting -----------------------------------------------------------------------------------
+
+    def _start_store(self) -> None:
+        engine: Engine = engine_for(self.settings.store.url, self.settings.store.sync)
+        try:
+            engine.open()
+        except StoreError as e:
+            raise CannotStart(str(e), EX_UNAVAILABLE) from e
+        store = Store(engine, self.clock, self.stats)
+        store.begin()
+        self._undo.append(store.close)
+        self.store = StoreHandle(store, durable=engine.durable)
+
+    def _start_plugins(self) -> None:
+        self._check_plugins()
+        self.plugins.create(self.facade)
+        self._check_plugins()
+        try:
+            self.hooks = Hooks(self.plugins.instances, self.stats, reserved=ACTIONS)
+        except PluginRefused as e:
+            raise CannotStart(str(e), EX_CONFIG) from e
+        self._undo.append(self.facade.stop)
+        self._undo.append(self.plugins.stop)
+
+    def _check_plugins(self) -> None:
+        if self.plugins.problems:
+            text = "\n".join(problem.render() for problem in self.plugins.problems)
+            raise CannotStart(text, EX_CONFIG)
+
+    def _start_actors(self) -> None:
+        for name, profile in self.settings.agents.items():
+            make = partial(AgentBridge, name, kind_for(profile))
+            self.bridges[name] = self.supervisor.start(make)
+        self.sessions = SessionOptions(
+            store=self.store,
+            clock=self.clock,
+            bridges=self.bridges,
+            queued_turns=self.settings.limits.queued_turns,
+            registry=self._tell_registry,
+            on_turn_ended=self._turn_ended,
+            on_first_output=self.stats.first_token_seconds.observe,
+        )
+        self.rooms = RoomOptions(self.store, self.clock, self.settings.rooms.history, self._tell_registry)
+        options = RegistryOptions(
+            supervisor=self.supervisor,
+            clock=self.clock,
+            stats=self.stats,
+            session=self._make_session,
+            room=lambda name: Room(name, self.rooms),
+            idle_after=self.settings.sessions.idle_after,
+        )
+        self.registry = self.supervisor.start(lambda: Registry(options))
+        self.facade.connect(self.registry)
+        self.stats.mailbox_depth = self.supervisor.mail
+        self._undo.append(self._stop_actors)
+
+    def _make_session(self, session_id: str, row: SessionRow | None, chosen: bool) -> Session:
+        return Session(session_id, self.sessions, row, chosen=chosen)
+
+    def _tell_registry(self, message: Gone) -> None:
+        if self.registry.is_alive():
+            self.registry.tell(message, urgent=True)
+
+    def _turn_ended(self, session_id: str, turn_id: str, agent: str, outcome: str, seconds: float) -> None:
+        self.stats.turns_ended[outcome] += 1
+        self.stats.turn_seconds.observe(seconds)
+        if self.hooks.turn_ended:
+            self.hooks.observe(self.hooks.turn_ended, TurnEnded(session_id, turn_id, agent, outcome, seconds))
+
+    async def _recover(self) -> None:
+        """Take up the sessions whose turns an earlier run left open: what was dispatched ends, what waits goes on."""
+        for session_id in await self.store.read("sessions_with_open_turns"):
+            self.registry.tell(Wake(session_id), urgent=True)
+        self._expiring = spawn(self._expire(), name="drop what is past keeping")
+        self._undo.append(self._expiring.cancel)
+
+    async def _listen(self) -> None:
+        listen, heartbeat = self.settings.listen, self.settings.heartbeat
+        heartbeats = Heartbeats(heartbeat.interval, heartbeat.timeout, self.clock)
+        self.services = Services(
+            settings=self.settings,
+            clock=self.clock,
+            stats=self.stats,
+            hooks=self.hooks,
+            registry=self.registry,
+            store=self.store,
+            heartbeats=heartbeats,
+            connection=ConnectionOptions(self.clock, self.settings.limits.outbox_bytes, heartbeat.timeout, self.stats),
+            formats={NATIVE.name: NATIVE},
+            node=new_id(),
+        )
+        heartbeats.start()
+        self._undo.append(heartbeats.stop)
+        runner = web.AppRunner(make_web_app(self.services), access_log=None, shutdown_timeout=HANG_SECONDS)
+        await runner.setup()
+        self._undo.append(runner.cleanup)
+        self._site = web.SockSite(runner, _bind(listen.host, listen.port), backlog=BACKLOG)
+        await self._site.start()
+        self.port = runner.addresses[0][1]
+
+    # -- running and stopping -----------------------------------------------------------------------
+
+    async def _expire(self) -> None:
+        sessions, rooms = self.settings.sessions.keep, self.settings.rooms
+        while True:
+            now = self.clock.now()
+            live = frozenset(await self.registry.ask(Live()))
+            message = Expire(
+                sessions_before=now - round(sessions * 1000) if sessions else 0,
+                rooms_before=now - round(rooms.keep * 1000) if rooms.keep else 0,
+                room_history=rooms.history,
+                live=live,
+            )
+            try:
+                gone = await self.store.expire(message)
+            except StoreError as e:
+                logger.error("what is past keeping could not be dropped: {}", e)
+            else:
+                if gone:
+                    logger.info("dropped {} logs that were past keeping", len(gone))
+            await asyncio.sleep(EXPIRE_SECONDS)
+
+    async def _busy(self) -> bool:
+        places: dict[str, LoopRef[Session]] = await self.registry.ask(Live())
+        actors = [ref.actor for log, ref in places.items() if log.startswith("session:")]
+        return self.stats.connections > 0 or any(actor is not None and actor.running for actor in actors)
+
+    async def _stop_actors(self) -> None:
+        """End what still runs, durably; then the agents, then everybody else."""
+        places: dict[str, LoopRef[Session]] = await self.registry.ask(Live())
+        sessions = [ref for log, ref in places.items() if log.startswith("session:") and ref.is_alive()]
+        await asyncio.gather(*(ref.ask(StopSession(), timeout=5.0) for ref in sessions), return_exceptions=True)
+        await asyncio.gather(*(ref.ask(CloseAgents(), timeout=5.0) for ref in self.bridges.values() if ref.is_alive()))
+        await self.supervisor.stop()
+
+
+def make_web_app(services: Services) -> web.Application:
+    """Return the aiohttp application of a broker."""
+    app = web.Application(middlewares=[problems, only_known_hosts])
+    app[SERVICES] = services
+    app.router.add_get("/ws", client_socket)
+    add_routes(app)
+    for route in services.hooks.routes:
+        app.router.add_route(route.method, route.path, route.handler)
+    return app
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket's basis.
+
+    Raises:
+        CannotStart: the address cannot be had; the text says what to do.
+    """
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        sock = socket.socket(family, kind, proto)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+    except OSError as e:
+        text = f"cannot listen on {host}:{port}: {e.strerror or e}; stop what uses it or choose another with --port"
+        raise CannotStart(text, EX_UNAVAILABLE) from e
+    return sock
+
+
+# -- the process ------------------------------------------------------------------------------------
+
+
+def run(loaded: Loaded) -> int:
+    """Run a broker until a signal stops it; return the process's exit code."""
+    settings = loaded.settings
+    logs.configure(settings.log.level, settings.log.format)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory(settings.runtime.loop)) as runner:
+            return runner.run(_main(settings, loaded.file))
+    except CannotStart as e:
+        print(e, file=sys.stderr)  # noqa: T201 - this is the command's own answer, not a log line
+        return e.code
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if name == "asyncio":
+        return None
+    try:
+        import uvloop  # noqa: PLC0415 - not there on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _main(settings: Settings, file: Path | None) -> int:
+    app = App(settings, load_plugins(settings, file))
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _on_signal, stopping)
+    await app.start()
+    _announce(app)
+    began = time.monotonic()
+    await stopping.wait()
+    logger.info("stopping: new clients are refused, running turns have {:g} s", settings.shutdown.grace)
+    await app.drain()
+    await app.stop()
+    logger.info("stopped after {:.0f} s", time.monotonic() - began)
+    return 0
+
+
+def _on_signal(stopping: asyncio.Event) -> None:
+    """Drain at the first signal; at the second, be gone at once."""
+    if stopping.is_set():
+        os._exit(1)
+    stopping.set()
+
+
+def _announce(app: App) -> None:
+    host = app.settings.listen.host
+    shown = f"[{host}]" if ":" in host else host
+    print(f"actor-broker {__version__} is ready: http://{shown}:{app.port}/ (Ctrl-C stops it)", flush=True)  # noqa: T201

@@ -1,0 +1,178 @@
+"""The command `broker` (PROTOCOL section 7). Only click is imported here, so that `--version` is instant."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+
+import click
+
+from broker import __version__
+
+if TYPE_CHECKING:
+    from broker.config import ConfigErrors, Loaded
+
+__all__ = ["cli", "main"]
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_FLAGS: Final = {
+    "host": "listen.host",
+    "port": "listen.port",
+    "store": "store.url",
+    "log_level": "log.level",
+    "log_format": "log.format",
+}
+"""What each flag of the group sets."""
+
+
+def _config_option(command: _Command) -> _Command:
+    text = "Configuration file; otherwise BROKER_CONFIG, ./config.yaml, or the defaults."
+    return click.option("-c", "--config", metavar="FILE", type=click.Path(path_type=Path), help=text)(command)
+
+
+def _json_option(command: _Command) -> _Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 stopped as asked, 1 crash, 2 usage, 69 port or store unavailable, 78 configuration.",
+)
+@_config_option
+@click.option("--host", metavar="HOST", help="Address to bind (listen.host).")
+@click.option("--port", metavar="PORT", help="TCP port (listen.port).")
+@click.option("--store", metavar="URL", help="Where the logs are kept (store.url).")
+@click.option("--log-level", metavar="LEVEL", help="Least severe level that is written (log.level).")
+@click.option("--log-format", metavar="FORMAT", help="auto, text or json (log.format).")
+@click.version_option(__version__, prog_name="actor-broker", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(context: click.Context, /, config: Path | None, **flags: str | None) -> None:
+    """Run the broker between people's browsers and AI agents, or one of the commands below."""
+    overrides = {
+        _FLAGS[name]: (f"--{name.replace('_', '-')}", value) for name, value in flags.items() if value is not None
+    }
+    context.obj = (config, overrides)
+    if context.invoked_subcommand is not None:
+        return
+    loaded = _load(context, None)
+    from broker.app import run  # noqa: PLC0415 - aiohttp alone takes 190 ms
+
+    context.exit(run(loaded))
+
+
+@cli.command("check-config")
+@_config_option
+@click.option("--print", "show", is_flag=True, help="Print every setting with its origin; secrets hidden.")
+@_json_option
+@click.pass_context
+def check_config(context: click.Context, config: Path | None, *, show: bool, as_json: bool) -> None:
+    """Check the configuration, the plugins' settings too, and start nothing."""
+    from broker.config import ConfigErrors  # noqa: PLC0415
+    from broker.config.show import as_data, as_yaml, leaves  # noqa: PLC0415
+    from broker.plugin_loader import load as load_plugins  # noqa: PLC0415
+
+    loaded = _load(context, config, as_json=as_json)
+    if problems := load_plugins(loaded.settings, loaded.file).problems:
+        _refuse(ConfigErrors(problems), as_json=as_json)
+    name = str(loaded.file) if loaded.file else None
+    if as_json:
+        report: dict[str, Any] = {"ok": True, "file": name, "problems": []}
+        if show:
+            report["settings"] = as_data(loaded)
+            report["origins"] = {".".join(leaf.names): leaf.origin for leaf in leaves(loaded)}
+        click.echo(json.dumps(report, indent=2))
+    elif show:
+        click.echo("\n".join(as_yaml(loaded)))
+    else:
+        click.echo(f"{name or 'defaults'}: ok")
+
+
+@cli.command("config-schema")
+def config_schema() -> None:
+    """Print the JSON Schema of the configuration file."""
+    from broker.config.schema import json_schema  # noqa: PLC0415
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@cli.command("plugins")
+@_config_option
+@_json_option
+@click.pass_context
+def plugins(context: click.Context, config: Path | None, *, as_json: bool) -> None:
+    """List the plugins that were found, and what became of each."""
+    loaded = _load(context, config, as_json=as_json)
+    from broker.plugin_loader import describe  # noqa: PLC0415
+
+    rows: list[dict[str, Any]] = describe(loaded)
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    columns = ("name", "status", "version", "source", "hooks", "error")
+    click.echo(_table(columns, [[_cell(row.get(column)) for column in columns] for row in rows]))
+
+
+def main() -> None:
+    """Run the command line; the entry point of `broker` and `python -m broker`."""
+    cli(prog_name="broker")
+
+
+# -- loading -------------------------------------------------------------------------------------
+
+
+def _load(context: click.Context, config: Path | None, *, as_json: bool = False) -> "Loaded":
+    """Load the configuration that the flags name, or report every mistake and exit with 78."""
+    from broker.config import ConfigErrors, load  # noqa: PLC0415
+
+    of_group, overrides = context.obj
+    try:
+        return load(config or of_group or _default_file(), os.environ, overrides)
+    except ConfigErrors as errors:
+        _refuse(errors, as_json=as_json)
+
+
+def _default_file() -> Path | None:
+    if named := os.environ.get("BROKER_CONFIG"):
+        return Path(named)
+    beside = Path("config.yaml")
+    return beside if beside.exists() else None
+
+
+def _refuse(errors: "ConfigErrors", *, as_json: bool) -> NoReturn:
+    from broker.config import EX_CONFIG  # noqa: PLC0415
+
+    if as_json:
+        problems = [
+            {
+                "file": problem.place.source,
+                "line": problem.place.line,
+                "column": problem.place.column,
+                "path": problem.path,
+                "message": problem.message,
+            }
+            for problem in errors.problems
+        ]
+        click.echo(json.dumps({"ok": False, "problems": problems}, indent=2))
+    else:
+        count = len(errors.problems)
+        click.echo(errors.render(), err=True)
+        click.echo(f"{count} mistake{'s' * (count != 1)} in the configuration; nothing was started.", err=True)
+    sys.exit(EX_CONFIG)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "-"
+    return str(value) if value else "-"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out columns; a column in which no row has anything is left out, and cells stay on one line."""
+    lines = [[name.upper() for name in head], *([cell.splitlines()[0] for cell in row] for row in rows)]
+    kept = [index for index in range(len(head)) if index < 2 or any(row[index] != "-" for row in rows)]  # noqa: PLR2004
+    widths = {index: max(len(line[index]) for line in lines) for index in kept}
+    return "\n".join("  ".join(line[index].ljust(widths[index]) for index in kept).rstrip() for line in lines)

@@ -1,0 +1,76 @@
+"""Text with a form of its own: origins, networks, the address of a store."""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from typing import Annotated, Final
+
+import attrs
+
+__all__ = ["Network", "Origin", "Rule", "StoreUrl", "is_loopback"]
+
+_ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
+_DEFAULT_PORT: Final = {"http": "80", "https": "443"}
+
+
+@attrs.frozen
+class Rule:
+    """Refuses text that has the right type and the wrong form.
+
+    Attributes:
+        check: raises ValueError with a sentence.
+    """
+
+    check: Callable[[str], object]
+
+
+def check_origin(text: str) -> None:
+    """Refuse what no browser sends as Origin, since it would never match (PROTOCOL section 7).
+
+    Raises:
+        ValueError: it is not `scheme://host[:port]` in the form that browsers use.
+    """
+    if text in {"*", "null"}:
+        raise ValueError("list each origin exactly, such as https://chat.example.org")
+    match = _ORIGIN.fullmatch(text)
+    if match is None:
+        raise ValueError("expected https://host or https://host:port in lower case, without a path")
+    if match[3] is not None and match[3] == _DEFAULT_PORT.get(match[1]):
+        raise ValueError(f"browsers leave the port {match[3]} out; write {match[1]}://{match[2]}")
+
+
+def check_network(text: str) -> None:
+    """Refuse what is neither an address nor a network.
+
+    Raises:
+        ValueError: it is not, or it has host bits set.
+    """
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError("expected an address or a network such as 10.0.0.0/8") from None
+
+
+def check_store(text: str) -> None:
+    """Refuse the address of a store that there is no engine for.
+
+    Raises:
+        ValueError: it is no such address.
+    """
+    if text not in {"memory:", "memory://"} and not re.fullmatch(r"sqlite:///.+", text):
+        raise ValueError("expected sqlite:///FILE, sqlite:////ABSOLUTE/FILE or memory:")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach what listens on `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+Origin = Annotated[str, Rule(check_origin)]
+Network = Annotated[str, Rule(check_network)]
+StoreUrl = Annotated[str, Rule(check_store)]

@@ -1,0 +1,116 @@
+"""Flags over environment over file over defaults, checked as a whole."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from broker.config.checks import clashes
+from broker.config.layers import overlay
+from broker.config.problems import ConfigErrors, Problem
+from broker.config.reader import read
+from broker.config.settings import Settings
+from broker.config.structure import structure_settings
+from broker.config.tree import Located, Place, find
+
+__all__ = ["EX_CONFIG", "Loaded", "load"]
+
+EX_CONFIG: Final = 78
+"""Exit code for a configuration that cannot be used (sysexits.h; PROTOCOL section 7)."""
+
+
+@attrs.frozen
+class Loaded:
+    """Settings, and where they came from.
+
+    Attributes:
+        settings: the settings.
+        origins: for the dotted name of each value that is no default, where it was written, such as
+            `config.yaml:3`, `BROKER_LISTEN__PORT` or `--port`.
+        file: the configuration file, None if there is none.
+        root: all that was written, with its places.
+    """
+
+    settings: Settings
+    origins: dict[str, str]
+    file: Path | None
+    root: Located = attrs.field(repr=False)
+
+
+def load(
+    path: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, tuple[str, object]],
+) -> Loaded:
+    """Load and check the configuration.
+
+    Args:
+        path: the file; None for none.
+        environ: the environment.
+        overrides: values given by flags: dotted name to flag and value, such as
+            `{"listen.port": ("--port", "3000")}`.
+
+    Raises:
+        ConfigErrors: every mistake that was found.
+    """
+    empty = Place("the environment")
+    root, problems = read(path, environ) if path is not None else (Located({}, empty, empty), [])
+    if root.value is None:
+        root = attrs.evolve(root, value={})
+    problems += overlay(root, environ, overrides)
+    settings, mistakes = _structured(root)
+    blamed = [problem.path for problem in problems + mistakes]
+    problems += mistakes
+    for clash in clashes(settings) if settings is not None else ():
+        if not any(_overlap(path, bad) for path in clash.paths for bad in blamed):
+            problems.append(Problem(clash.paths[0], clash.message, _place(root, clash.paths)))
+    if problems or settings is None:
+        raise ConfigErrors(problems)
+    return Loaded(settings, dict(_origins(root)), path, root)
+
+
+def _structured(root: Located) -> tuple[Settings | None, list[Problem]]:
+    """Return the settings, or what is wrong and the settings that could be made without the wrong parts."""
+    try:
+        return structure_settings(root), []
+    except ConfigErrors as errors:
+        problems = errors.problems
+    bad = {problem.path for problem in problems}
+    for wrong in (bad, {path.split(".")[0] for path in bad}):
+        try:
+            return structure_settings(_without(root, wrong)), problems
+        except ConfigErrors:
+            continue
+    return None, problems
+
+
+def _without(node: Located, paths: set[str]) -> Located:
+    if isinstance(node.value, dict):
+        kept = {name: _without(child, paths) for name, child in node.value.items() if child.path not in paths}
+        return attrs.evolve(node, value=kept)
+    if isinstance(node.value, list):
+        return attrs.evolve(node, value=[_without(child, paths) for child in node.value if child.path not in paths])
+    return node
+
+
+def _overlap(one: str, other: str) -> bool:
+    one, other = f"{one}.", f"{other}.".replace("[", ".")
+    return one.startswith(other) or other.startswith(one)
+
+
+def _place(root: Located, paths: tuple[str, ...]) -> Place:
+    """Return where the first of these settings that was written at all stands."""
+    blamed = find(root, *paths[0].split("."))
+    if blamed is not None:
+        return blamed.place
+    others = (find(root, *path.split(".")) for path in paths[1:])
+    return next((other.key for other in others if other is not None), root.key)
+
+
+def _origins(node: Located) -> Iterator[tuple[str, str]]:
+    if isinstance(node.value, dict) and node.value:
+        for child in node.value.values():
+            yield from _origins(child)
+    elif node.path:
+        yield node.path, str(node.place)

@@ -1,0 +1,237 @@
+"""From the broker to its plugins: each hook compiled at start to a plain tuple of those who override it.
+
+A hook that nobody overrides is an empty tuple, and asking an empty tuple is free; a caller on the message path
+tests it before it even makes the value: `if hooks.message: ...`.
+"""
+
+import asyncio
+import inspect
+from asyncio import Task
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from types import NoneType
+from typing import Any, Final
+
+import attrs
+from loguru import logger
+
+from broker.errors import BrokerError
+from broker.hooks import HOOKS, Handshake, Peer, Plugin
+from broker.ids import new_id
+from broker.messages import Principal
+from broker.offers import Action, collect_actions, collect_routes, to_json
+from broker.stats import Stats
+from broker.tasks import spawn
+
+__all__ = ["Bound", "Hooks", "overridden"]
+
+OBSERVING: Final = 256
+"""Calls of one plugin's async observers that may be under way; more are dropped and counted (PROTOCOL P7)."""
+
+PATIENCE: Final = 10.0
+"""Seconds that an async gate may take; then it refuses with `timeout`, so that every request is answered."""
+
+
+@attrs.frozen(eq=False)
+class Bound:
+    """One plugin's method for one hook."""
+
+    plugin: str
+    hook: str
+    call: Callable[..., Any]
+
+
+def overridden(plugin: type[Plugin]) -> tuple[str, ...]:
+    """Return the names of the hooks that a plugin's class overrides, in the order of `HOOKS`."""
+    return tuple(name for name in HOOKS if getattr(plugin, name) is not getattr(Plugin, name))
+
+
+class Hooks:
+    """All plugins' hooks, actions and routes, ready to be called.
+
+    Args:
+        plugins: in the order in which they are to be called.
+        stats: where their errors are counted.
+        reserved: the names of the broker's own actions.
+        patience: seconds that an async gate may take.
+
+    Attributes:
+        handshake: gates for `identify`.
+        message: gates for `run_gates` with an `Inbound`.
+        permission: gates for `run_gates` with a `Permission`.
+        turn: gates for `run_gates` with a `TurnRequest`.
+        connected: observers for `observe` with a `Peer`.
+        disconnected: with a `Peer` and the close code.
+        committed: with the log's name and its records.
+        turn_ended: with a `TurnEnded`.
+        failed: with a `Failure`.
+        actions: for `act`, by name.
+        routes: in order.
+
+    Raises:
+        PluginRefused: an action or a route would be there twice or cannot be used.
+    """
+
+    def __init__(
+        self,
+        plugins: Sequence[Plugin] = (),
+        stats: Stats | None = None,
+        *,
+        reserved: Collection[str] = (),
+        patience: float = PATIENCE,
+    ) -> None:
+        self._stats = Stats() if stats is None else stats
+        self._patience = patience
+        self._observing: defaultdict[str, set[Task[None]]] = defaultdict(set)
+        self.handshake = _compile(plugins, "on_handshake")
+        self.message = _compile(plugins, "on_message")
+        self.permission = _compile(plugins, "on_permission")
+        self.turn = _compile(plugins, "on_turn")
+        self.connected = _compile(plugins, "connected")
+        self.disconnected = _compile(plugins, "disconnected")
+        self.committed = _compile(plugins, "committed")
+        self.turn_ended = _compile(plugins, "turn_ended")
+        self.failed = _compile(plugins, "failed")
+        self.actions = collect_actions(plugins, reserved)
+        self.routes = collect_routes(plugins)
+
+    # -- gates ---------------------------------------------------------------------------------------
+
+    async def identify(self, handshake: Handshake) -> Principal | None:
+        """Ask every handshake gate; return who the first that knows says it is, None if none does.
+
+        Raises:
+            BrokerError: a gate refuses.
+        """
+        principal: Principal | None = None
+        for gate in self.handshake:
+            answer = await self._settle(gate, self._ask(gate, handshake), Principal)
+            principal = principal or answer
+        return principal
+
+    def run_gates(self, gates: tuple[Bound, ...], value: Any) -> Awaitable[None] | None:
+        """Ask each gate in order, until one refuses.
+
+        Returns:
+            None if all have let pass; where one has to be waited for, what must be awaited to know.
+
+        Raises:
+            BrokerError: a gate refuses, here or where the result is awaited.
+        """
+        for index, gate in enumerate(gates):
+            answer = self._ask(gate, value)
+            if answer is not None:
+                return self._run_rest(gate, answer, gates[index + 1 :], value)
+        return None
+
+    async def _run_rest(self, gate: Bound, answer: Any, others: tuple[Bound, ...], value: Any) -> None:
+        await self._settle(gate, answer, NoneType)
+        rest = self.run_gates(others, value)
+        if rest is not None:
+            await rest
+
+    def _ask(self, gate: Bound, value: Any) -> Any:
+        try:
+            return gate.call(value)
+        except BrokerError:
+            raise
+        except Exception as e:
+            raise self._broke(gate.plugin, gate.hook, e) from e
+
+    async def _settle(self, gate: Bound, answer: Any, allowed: type[Any]) -> Any:
+        """Return what the gate says in the end."""
+        try:
+            if inspect.isawaitable(answer):
+                async with asyncio.timeout(self._patience):
+                    answer = await answer
+            return _checked(answer, allowed)
+        except BrokerError:
+            raise
+        except Exception as e:
+            raise self._broke(gate.plugin, gate.hook, e) from e
+
+    # -- observers -----------------------------------------------------------------------------------
+
+    def observe(self, observers: tuple[Bound, ...], *args: Any) -> None:
+        """Tell each observer, in order, and wait for none; async ones begin in this order and run on by themselves."""
+        for observer in observers:
+            try:
+                work = observer.call(*args)
+            except Exception as e:  # noqa: BLE001 - an observer is never felt
+                self._broke(observer.plugin, observer.hook, e)
+                continue
+            if inspect.iscoroutine(work):
+                self._let_run(observer, work)
+
+    async def settled(self) -> None:
+        """Return once the async observers told so far are done."""
+        while under_way := [task for tasks in self._observing.values() for task in tasks]:
+            await asyncio.wait(under_way)
+
+    def _let_run(self, observer: Bound, work: Coroutine[Any, Any, Any]) -> None:
+        under_way = self._observing[observer.plugin]
+        if len(under_way) >= OBSERVING:
+            work.close()
+            self._stats.dropped["observer"] += 1
+            return
+        task = spawn(self._see_through(observer, work), name=f"{observer.plugin}.{observer.hook}")
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    async def _see_through(self, observer: Bound, work: Coroutine[Any, Any, Any]) -> None:
+        try:
+            await work
+        except Exception as e:  # noqa: BLE001 - as in observe
+            self._broke(observer.plugin, observer.hook, e)
+
+    # -- actions -------------------------------------------------------------------------------------
+
+    async def act(self, action: Action, peer: Peer, payload: bytes) -> bytes:
+        """Have a plugin answer an action; payload and answer are JSON.
+
+        Raises:
+            BrokerError: the plugin refuses, the payload does not fit, or the plugin failed (`internal`).
+        """
+        try:
+            answer = action.call(peer, action.decode(payload))
+            return to_json(await answer if inspect.isawaitable(answer) else answer)
+        except BrokerError:
+            raise
+        except Exception as e:
+            raise self._broke(action.plugin, f"action {action.name}", e) from e
+
+    # -- errors --------------------------------------------------------------------------------------
+
+    def _broke(self, plugin: str, where: str, error: Exception) -> BrokerError:
+        """Log and count a plugin's own error; return what a client is told of it, an id by which to ask us."""
+        self._stats.plugin_errors[plugin] += 1
+        trace_id = new_id()
+        bound = logger.bind(plugin=plugin, trace_id=trace_id)
+        bound.opt(exception=_from_its_own_line(error)).error("plugin {} failed in {}", plugin, where)
+        if isinstance(error, TimeoutError):
+            return BrokerError("timeout", hint=f"trace {trace_id}")
+        return BrokerError("internal", hint=f"trace {trace_id}")
+
+
+def _checked(answer: Any, allowed: type[Any]) -> Any:
+    # A gate that returns False where it means a refusal must not let pass.
+    if answer is not None and not isinstance(answer, allowed):
+        raise TypeError(f"a gate refuses by raising BrokerError; it returned {type(answer).__name__}")
+    return answer
+
+
+def _from_its_own_line(error: Exception) -> Exception:
+    """Cut our own frames off the beginning of a plugin's traceback, which is about the plugin."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return error.with_traceback(frames)
+
+
+def _compile(plugins: Sequence[Plugin], hook: str) -> tuple[Bound, ...]:
+    # From the class: an attribute of the instance that happens to be called like a hook is none.
+    return tuple(
+        Bound(plugin.name, hook, getattr(type(plugin), hook).__get__(plugin))
+        for plugin in plugins
+        if hook in overridden(type(plugin))
+    )

@@ -1,0 +1,77 @@
+"""What plugins may ask of the broker: `broker.hooks.Broker`, by way of the actors."""
+
+from asyncio import Task
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, cast
+
+from broker import __version__
+from broker.actors.loop import LoopRef
+from broker.actors.registry import Peers, Registry, SendTo, ToAll, ToRoom
+from broker.hooks import Peer
+from broker.messages import Principal
+from broker.offers import to_json
+from broker.operations import Publish
+from broker.stats import Stats
+from broker.tasks import spawn
+
+__all__ = ["Facade"]
+
+SENDER: Final = b'{"connection_id":null,"user":null}'
+ASK_SECONDS: Final = 10.0
+
+
+class Facade:
+    """One broker, as its plugins see it. Made before the actors are; given them with `connect`."""
+
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
+        self._registry: LoopRef[Registry] | None = None
+        self._tasks: set[Task[Any]] = set()
+
+    def connect(self, registry: LoopRef[Registry]) -> None:
+        """Give the facade the actor behind it."""
+        self._registry = registry
+
+    @property
+    def version(self) -> str:
+        """The broker's version."""
+        return __version__
+
+    @property
+    def stats(self) -> Stats:
+        """The broker's counters."""
+        return self._stats
+
+    async def connections(self) -> Sequence[Peer]:
+        """Return who is connected now."""
+        return cast("list[Peer]", await self._ask(Peers()))
+
+    async def send(self, connection_ids: Sequence[str], data: Any) -> int:
+        """Send notification `message` to these connections; return how many of them there were."""
+        return cast("int", await self._ask(SendTo(tuple(connection_ids), (), SENDER, to_json(data))))
+
+    async def broadcast(self, data: Any) -> int:
+        """Send notification `broadcast` to every connection; return how many there were."""
+        return cast("int", await self._ask(ToAll(SENDER, to_json(data))))
+
+    async def publish(self, room: str, event: str, data: Any) -> int | None:
+        """Publish an event to a room; return its number in the room's log, None for a room without one."""
+        answer = await self._ask(ToRoom(room, Publish(Principal(), SENDER, event, to_json(data))))
+        return cast("int | None", answer.get("seq"))
+
+    def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> Task[Any]:
+        """Run `work` in the background: named, its failure logged, cancelled when the broker stops."""
+        task = spawn(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def stop(self) -> None:
+        """Cancel what plugins left running."""
+        for task in list(self._tasks):
+            task.cancel()
+
+    async def _ask(self, message: Any) -> Any:
+        if self._registry is None:
+            raise RuntimeError("the broker is not up yet; ask it from start() on at the earliest when it listens")
+        return await self._registry.ask(message, timeout=ASK_SECONDS)

@@ -1,0 +1,158 @@
+"""What sessions and rooms are asked, by sockets, the HTTP API and plugins alike: values, no behaviour."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import attrs
+
+from broker.messages import Principal
+
+__all__ = [
+    "Answer",
+    "Attach",
+    "Cancel",
+    "Close",
+    "Created",
+    "Delete",
+    "Describe",
+    "History",
+    "IfBusy",
+    "Join",
+    "Leave",
+    "Operation",
+    "Presence",
+    "Publish",
+    "RoomHistory",
+    "Start",
+    "Update",
+]
+
+IfBusy = Literal["queue", "reject", "interrupt"]
+Follower = Any
+"""The reference of a connection; its class belongs to a layer above."""
+
+
+@attrs.frozen
+class Operation:
+    """Something a person or a program asks for; `by` is who."""
+
+    by: Principal
+
+
+# -- sessions ---------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Created(Operation):
+    """Answer the one that had this session made, and show it to `follower`, if any."""
+
+    follower: Follower | None
+
+
+@attrs.frozen
+class Attach(Operation):
+    """Show the log to `follower` from `after_seq` on."""
+
+    follower: Follower
+    after_seq: int
+    epoch: str | None
+
+
+@attrs.frozen
+class Describe(Operation):
+    """Return the session's row and state, for the HTTP API."""
+
+
+
+@attrs.frozen
+class History(Operation):
+    """Return a page of records, or of messages, that ends below `before_seq`."""
+
+    before_seq: int | None
+    limit: int
+    kind: Literal["records", "messages"]
+
+
+@attrs.frozen
+class Update(Operation):
+    """Change the title, or set variables; one set to None is removed."""
+
+    title: str | None
+    variables: Mapping[str, Any] | None
+
+
+@attrs.frozen
+class Start(Operation):
+    """Start a turn; `content` is JSON."""
+
+    client_msg_id: str
+    content: bytes
+    if_busy: IfBusy
+
+
+@attrs.frozen
+class Cancel(Operation):
+    """Cancel a turn."""
+
+    turn_id: str
+
+
+@attrs.frozen
+class Answer(Operation):
+    """Answer an approval."""
+
+    approval_id: str
+    option_id: str
+
+
+@attrs.frozen
+class Close(Operation):
+    """Close the session: it can be read, but takes no more turns."""
+
+
+
+@attrs.frozen
+class Delete(Operation):
+    """Delete the session and its log."""
+
+
+# -- rooms ------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Join(Operation):
+    """Make `follower` a member; tell it the events after `after_seq`, or only those to come."""
+
+    follower: Follower
+    connection_id: str
+    after_seq: int | None
+    epoch: str | None
+
+
+@attrs.frozen
+class Leave(Operation):
+    """End the membership of `follower`."""
+
+    follower: Follower
+
+
+@attrs.frozen
+class Publish(Operation):
+    """Tell all members; `sender` and `data` are JSON."""
+
+    sender: bytes
+    event: str
+    data: bytes
+
+
+@attrs.frozen
+class Presence(Operation):
+    """Return the members."""
+
+
+@attrs.frozen
+class RoomHistory(Operation):
+    """Return a page of events that ends below `before_seq`."""
+
+    before_seq: int | None
+    limit: int

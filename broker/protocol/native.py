@@ -1,0 +1,164 @@
+"""`broker.v1.json`, the native format (PROTOCOL section 2)."""
+
+from typing import Annotated, Any, Final, Literal
+
+import attrs
+import msgspec
+
+from broker.clock import rfc3339
+from broker.errors import BrokerError
+from broker.protocol.edge import check_depth
+from broker.protocol.outgoing import (
+    Broadcast,
+    CaughtUp,
+    Direct,
+    Failure,
+    Outgoing,
+    Request,
+    Response,
+    RoomEvent,
+    SessionRecord,
+    SessionReset,
+    Welcome,
+)
+
+__all__ = ["NATIVE", "NativeFormat", "invalid"]
+
+MAX_ID: Final = 128
+"""Characters a client's request id may have (PROTOCOL section 2)."""
+_EMPTY: Final = msgspec.Raw(b"{}")
+_encode: Final = msgspec.json.Encoder().encode
+
+
+@attrs.define
+class _Wire:
+    type: Literal["request"]
+    action: str
+    id: Annotated[str, msgspec.Meta(max_length=MAX_ID)] | None = None
+    payload: msgspec.Raw = _EMPTY
+
+
+@attrs.define
+class _OnlyId:
+    id: Annotated[str, msgspec.Meta(max_length=MAX_ID)] | None = None
+
+
+_decode: Final = msgspec.json.Decoder(_Wire).decode
+_decode_id: Final = msgspec.json.Decoder(_OnlyId).decode
+
+
+def invalid(error: msgspec.ValidationError, root: str = "$") -> BrokerError:
+    """Turn msgspec's refusal into ours: the sentence, and the JSON path it names, below `root`."""
+    sentence, _, path = str(error).partition(" - at `")
+    field = root + path.rstrip("`").removeprefix("$")
+    return BrokerError("invalid_message", f"{sentence}.", field=field)
+
+
+class NativeFormat:
+    """The native format, as one shared object."""
+
+    name = "broker.v1.json"
+
+    def decode(self, text: bytes) -> Request:
+        """Read one message; the payload stays bytes.
+
+        Raises:
+            BrokerError: `invalid_json`, or `invalid_message` with the field that is wrong.
+        """
+        try:
+            wire = _decode(text)
+        except msgspec.ValidationError as e:
+            raise invalid(e) from None
+        except RecursionError:
+            raise BrokerError("invalid_message", "The message is nested too deeply.") from None
+        except (msgspec.DecodeError, UnicodeDecodeError) as e:
+            raise BrokerError("invalid_json", f"The message is not JSON: {e}.") from None
+        check_depth(text)
+        return Request(wire.action, bytes(wire.payload), wire.id)
+
+    def salvage_id(self, text: bytes) -> str | None:
+        """Return the id of a refused message, if it has a good one."""
+        try:
+            return _decode_id(text).id
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+
+    def encode(self, value: Outgoing) -> bytes:
+        """Return the value as one text message."""
+        return _ENCODERS[type(value)](value)
+
+
+def _response(value: Response) -> bytes:
+    return b'{"id":%b,"type":"response","data":%b}' % (_encode(value.id), value.data)
+
+
+def _failure(value: Failure) -> bytes:
+    data = _encode(value.error.as_data())
+    if value.id is None:
+        return b'{"type":"error","data":%b}' % data
+    return b'{"id":%b,"type":"error","data":%b}' % (_encode(value.id), data)
+
+
+def _session_record(value: SessionRecord) -> bytes:
+    record = value.record
+    turn = b"" if record.turn_id is None else b'"turn_id":%b,' % _encode(record.turn_id)
+    return b'{"type":"notification","event":%b,"session_id":%b,"seq":%d,%b"at":"%b","data":%b}' % (
+        _encode(record.kind),
+        _encode(value.session_id),
+        record.seq,
+        turn,
+        rfc3339(record.at).encode(),
+        record.data,
+    )
+
+
+def _room_event(value: RoomEvent) -> bytes:
+    seq = b"" if value.seq is None else b'"seq":%d,' % value.seq
+    return b'{"type":"notification","event":"room.event","room":%b,%b"from":%b,"at":"%b","data":{"event":%b,"data":%b}}' % (
+        _encode(value.room),
+        seq,
+        value.sender,
+        rfc3339(value.at).encode(),
+        _encode(value.event),
+        value.data,
+    )
+
+
+def _broadcast(value: Broadcast) -> bytes:
+    return b'{"type":"notification","event":"broadcast","from":%b,"data":%b}' % (value.sender, value.data)
+
+
+def _direct(value: Direct) -> bytes:
+    return b'{"type":"notification","event":"message","from":%b,"data":%b}' % (value.sender, value.data)
+
+
+def _welcome(value: Welcome) -> bytes:
+    return _encode({"type": "notification", "event": "welcome", "data": attrs.asdict(value)})
+
+
+def _caught_up(value: CaughtUp) -> bytes:
+    return _of_session("session.caught_up", value.session_id, {"head": value.head})
+
+
+def _reset(value: SessionReset) -> bytes:
+    data = {"epoch": value.epoch, "head": value.head, "floor": value.floor}
+    return _of_session("session.reset", value.session_id, data)
+
+
+def _of_session(event: str, session_id: str, data: dict[str, Any]) -> bytes:
+    return _encode({"type": "notification", "event": event, "session_id": session_id, "data": data})
+
+
+_ENCODERS: Final[dict[type, Any]] = {
+    Response: _response,
+    Failure: _failure,
+    SessionRecord: _session_record,
+    RoomEvent: _room_event,
+    Broadcast: _broadcast,
+    Direct: _direct,
+    Welcome: _welcome,
+    CaughtUp: _caught_up,
+    SessionReset: _reset,
+}
+
+NATIVE: Final = NativeFormat()

@@ -1,0 +1,167 @@
+"""What connections are told, before any wire format: the values that formats encode."""
+
+from typing import Protocol
+
+import attrs
+
+from broker.errors import BrokerError
+from broker.messages import Record
+from broker.protocol.frames import text_frame
+
+__all__ = [
+    "Broadcast",
+    "CaughtUp",
+    "Direct",
+    "Failure",
+    "Format",
+    "Outgoing",
+    "Parcel",
+    "Request",
+    "Response",
+    "RoomEvent",
+    "SessionRecord",
+    "SessionReset",
+    "Welcome",
+]
+
+
+@attrs.define
+class Request:
+    """What a client asked for, after its format was taken off.
+
+    Attributes:
+        action: a name of PROTOCOL 2a, or a plugin's.
+        payload: JSON, as it came.
+        id: the client's own id of the request; None if it wants no response.
+    """
+
+    action: str
+    payload: bytes
+    id: str | None = None
+
+
+@attrs.frozen
+class Welcome:
+    """The first message on every connection."""
+
+    connection_id: str
+    user: str | None
+    protocol: str
+    server: str
+    node: str
+    heartbeat: float
+    max_message_bytes: int
+
+
+@attrs.frozen
+class Response:
+    """A request was done; `data` is JSON."""
+
+    id: str
+    data: bytes
+
+
+@attrs.frozen
+class Failure:
+    """A request was refused; `id` is None where it had none, or where none could be read."""
+
+    id: str | None
+    error: BrokerError
+
+
+@attrs.frozen
+class SessionRecord:
+    """A record of a session's log, live or replayed."""
+
+    session_id: str
+    record: Record
+
+
+@attrs.frozen
+class CaughtUp:
+    """All records up to `head` have been sent; what follows is live."""
+
+    session_id: str
+    head: int
+
+
+@attrs.frozen
+class SessionReset:
+    """The log does not reach back to where the client was: forget the past, here is all there is."""
+
+    session_id: str
+    epoch: str
+    head: int
+    floor: int
+
+
+@attrs.frozen
+class RoomEvent:
+    """An event of a room; `seq` only in a room with history. `sender` and `data` are JSON."""
+
+    room: str
+    seq: int | None
+    event: str
+    sender: bytes
+    data: bytes
+    at: int
+
+
+@attrs.frozen
+class Broadcast:
+    """To every connection; `sender` and `data` are JSON."""
+
+    sender: bytes
+    data: bytes
+
+
+@attrs.frozen
+class Direct:
+    """To chosen connections or users; `sender` and `data` are JSON."""
+
+    sender: bytes
+    data: bytes
+
+
+Outgoing = (
+    Welcome | Response | Failure | SessionRecord | CaughtUp | SessionReset | RoomEvent | Broadcast | Direct
+)
+
+
+class Format(Protocol):
+    """One wire format: bytes to requests, values to bytes. Pure, shared by all connections that speak it."""
+
+    name: str
+
+    def decode(self, text: bytes) -> Request:
+        """Read a client's message.
+
+        Raises:
+            BrokerError: `invalid_json` or `invalid_message`.
+        """
+
+    def salvage_id(self, text: bytes) -> str | None:
+        """Return the id of a message that was refused, if one can be read, so that the error can name it."""
+
+    def encode(self, value: Outgoing) -> bytes:
+        """Return the value as one text message."""
+
+
+class Parcel:
+    """Values for many connections, encoded once per format and framed once (PROTOCOL P7, DESIGN section 4)."""
+
+    __slots__ = ("_frames", "items")
+
+    def __init__(self, items: tuple[Outgoing, ...]) -> None:
+        self.items = items
+        self._frames: dict[tuple[str, int], bytes] = {}
+
+    def frames(self, wire: Format, window_bits: int) -> bytes:
+        """Return the parcel's messages as WebSocket frames, one after the other."""
+        key = (wire.name, window_bits)
+        frames = self._frames.get(key)
+        if frames is None:
+            encode = wire.encode
+            frames = b"".join([text_frame(encode(item), window_bits) for item in self.items])
+            self._frames[key] = frames
+        return frames

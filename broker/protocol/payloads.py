@@ -1,0 +1,210 @@
+"""The payloads of PROTOCOL 2a as classes: what each action takes, checked while it is decoded."""
+
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+import attrs
+import msgspec
+
+from broker.errors import BrokerError
+from broker.protocol.native import invalid
+
+__all__ = [
+    "Answer",
+    "Attach",
+    "Cancel",
+    "Create",
+    "History",
+    "Join",
+    "Listing",
+    "Named",
+    "Publish",
+    "RoomHistory",
+    "RoomNamed",
+    "Send",
+    "Start",
+    "Update",
+    "decode",
+]
+
+T = TypeVar("T")
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+OwnId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._~-]{1,128}$")]
+RoomName = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,255}$")]
+EventName = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,128}$")]
+Title = Annotated[str, msgspec.Meta(max_length=500)]
+Seq = Annotated[int, msgspec.Meta(ge=1)]
+After = Annotated[int, msgspec.Meta(ge=-1)]
+Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+_NULL: Final = msgspec.Raw(b"null")
+
+
+@attrs.define
+class Create:
+    """`session.create`."""
+
+    workspace_dir: str | None = None
+    agent: str | None = None
+    title: Title | None = None
+    variables: dict[str, Any] = attrs.Factory(dict)
+    session_id: OwnId | None = None
+
+
+@attrs.define
+class Attach:
+    """`session.attach`; `after_seq` 0 for all there is, -1 for what comes from now on."""
+
+    session_id: Id
+    after_seq: After = 0
+    epoch: str | None = None
+
+
+@attrs.define
+class Named:
+    """`session.detach`, `session.close`, `session.delete`."""
+
+    session_id: Id
+
+
+@attrs.define
+class Listing:
+    """`session.list`."""
+
+    limit: Limit = 50
+    cursor: str | None = None
+
+
+@attrs.define
+class History:
+    """`session.history`."""
+
+    session_id: Id
+    before_seq: Seq | None = None
+    limit: Limit = 100
+    kind: Literal["records", "messages"] = "records"
+
+
+@attrs.define
+class Update:
+    """`session.update`; a variable set to null is removed."""
+
+    session_id: Id
+    title: Title | None = None
+    variables: dict[str, Any] | None = None
+
+
+@attrs.define
+class Start:
+    """`turn.start`; the content is text, or an array of content blocks."""
+
+    session_id: Id
+    client_msg_id: Id
+    content: msgspec.Raw
+    if_busy: Literal["queue", "reject", "interrupt"] = "queue"
+
+
+@attrs.define
+class Cancel:
+    """`turn.cancel`."""
+
+    session_id: Id
+    turn_id: Id
+
+
+@attrs.define
+class Answer:
+    """`approval.answer`."""
+
+    session_id: Id
+    approval_id: Id
+    option_id: Id
+
+
+@attrs.define
+class Join:
+    """`room.join`."""
+
+    room: RoomName
+    after_seq: After | None = None
+    epoch: str | None = None
+
+
+@attrs.define
+class RoomNamed:
+    """`room.leave`, `room.presence`."""
+
+    room: RoomName
+
+
+@attrs.define
+class Publish:
+    """`room.publish`."""
+
+    room: RoomName
+    data: msgspec.Raw = _NULL
+    event: EventName = "message"
+
+
+@attrs.define
+class RoomHistory:
+    """`room.history`."""
+
+    room: RoomName
+    before_seq: Seq | None = None
+    limit: Limit = 100
+
+
+@attrs.define
+class To:
+    """Whom `send` is for: connections, users, or both."""
+
+    connections: Annotated[list[Id], msgspec.Meta(max_length=1000)] = attrs.Factory(list)
+    users: Annotated[list[Id], msgspec.Meta(max_length=1000)] = attrs.Factory(list)
+
+
+@attrs.define
+class Send:
+    """`send`."""
+
+    to: To
+    data: msgspec.Raw = _NULL
+
+
+_DECODERS: Final[dict[type, msgspec.json.Decoder[Any]]] = {
+    cls: msgspec.json.Decoder(cls)
+    for cls in (Create, Attach, Named, Listing, History, Update, Start, Cancel, Answer, Join, RoomNamed, Publish)
+}
+_DECODERS.update((cls, msgspec.json.Decoder(cls)) for cls in (RoomHistory, Send))
+
+
+def decode(cls: type[T], payload: bytes) -> T:
+    """Read a payload.
+
+    Raises:
+        BrokerError: `invalid_message`, naming the field.
+    """
+    try:
+        return _DECODERS[cls].decode(payload)  # type: ignore[no-any-return]
+    except msgspec.ValidationError as e:
+        raise invalid(e, "$.payload") from None
+
+
+@attrs.define
+class _Block:
+    type: str
+
+
+_decode_content: Final = msgspec.json.Decoder(str | list[_Block]).decode
+
+
+def check_content(content: bytes) -> None:
+    """Refuse what is neither text nor an array of content blocks, and what says nothing.
+
+    Raises:
+        BrokerError: `invalid_message`.
+    """
+    try:
+        value = _decode_content(content)
+    except msgspec.ValidationError as e:
+        raise invalid(e, "$.payload.content") from None
+    if not value:
+        raise BrokerError("invalid_message", "The content is empty.", field="$.payload.content")

@@ -1,0 +1,130 @@
+"""What the broker counts about itself: plain numbers that the core adds to and plugins read.
+
+Nothing here knows of metrics formats; on the message path a count costs one addition. Everything is
+written and read on the event loop; a plugin that renders in a thread takes its copy on the loop.
+"""
+
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Mapping
+from itertools import accumulate
+from typing import Final
+
+import attrs
+
+__all__ = ["DURATIONS", "LATENCIES", "Histogram", "Stats"]
+
+LATENCIES: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Bounds in seconds for what should take milliseconds: a commit, a delivery."""
+
+DURATIONS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+"""Bounds in seconds for what an agent takes: a first token, a turn."""
+
+
+class Histogram:
+    """How often something took how long.
+
+    Args:
+        bounds: upper bounds in seconds, ascending, each inclusive; what is longer goes into one more bucket.
+
+    Attributes:
+        bounds: as given.
+        counts: observations per bucket, one longer than `bounds`.
+        total: all observed seconds together.
+    """
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one that took `seconds`."""
+        self.counts[bisect_left(self.bounds, seconds)] += 1
+        self.total += seconds
+
+    def cumulative(self) -> list[int]:
+        """Return for each bucket how many were at most that long; the last is the number of all."""
+        return list(accumulate(self.counts))
+
+
+def _latencies() -> Histogram:
+    return Histogram(LATENCIES)
+
+
+def _durations() -> Histogram:
+    return Histogram(DURATIONS)
+
+
+def _nothing() -> float:
+    return 0
+
+
+def _nobody() -> Mapping[str, int]:
+    return {}
+
+
+@attrs.define(eq=False)
+class Stats:
+    """The broker's counters; those without another note only grow.
+
+    Attributes:
+        started_at: `time.monotonic()` at which the broker began.
+        connections: open now.
+        connections_total: ever opened.
+        handshakes: by outcome, `accepted` or the code of the refusal.
+        messages_in: messages taken from clients.
+        messages_out: messages written to clients, one for each receiver.
+        bytes_in: bytes of JSON in `messages_in`.
+        bytes_out: bytes of JSON in `messages_out`.
+        errors: errors sent, by code (PROTOCOL 2b).
+        closes: connections ended, by WebSocket close code (PROTOCOL 2c).
+        turns_accepted: turns that were promised an end.
+        turns_ended: by outcome (PROTOCOL 3).
+        sessions: in memory now.
+        rooms: in memory now.
+        records: records made durable.
+        commits: transactions that made them so.
+        rate_limited: requests refused because there were too many.
+        dropped: what was given up on purpose, by reason.
+        plugin_errors: unexpected errors of plugins, by plugin.
+        turn_seconds: from a turn's acceptance to its end.
+        first_token_seconds: from a turn's dispatch to the agent's first output.
+        commit_seconds: from a write's arrival at the store to its commit.
+        delivery_seconds: from an agent's event to its write to the viewers' sockets.
+        store_backlog: returns the writes that wait for the store now.
+        outbox_bytes: returns the bytes that wait for clients now.
+        loop_lag_seconds: returns how late the event loop was when last asked.
+        mailbox_depth: returns the messages waiting now, by class of actor.
+    """
+
+    started_at: float = attrs.field(factory=time.monotonic)
+    connections: int = 0
+    connections_total: int = 0
+    handshakes: Counter[str] = attrs.field(factory=Counter)
+    messages_in: int = 0
+    messages_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    errors: Counter[str] = attrs.field(factory=Counter)
+    closes: Counter[int] = attrs.field(factory=Counter)
+    turns_accepted: int = 0
+    turns_ended: Counter[str] = attrs.field(factory=Counter)
+    sessions: int = 0
+    rooms: int = 0
+    records: int = 0
+    commits: int = 0
+    rate_limited: int = 0
+    dropped: Counter[str] = attrs.field(factory=Counter)
+    plugin_errors: Counter[str] = attrs.field(factory=Counter)
+    turn_seconds: Histogram = attrs.field(factory=_durations)
+    first_token_seconds: Histogram = attrs.field(factory=_durations)
+    commit_seconds: Histogram = attrs.field(factory=_latencies)
+    delivery_seconds: Histogram = attrs.field(factory=_latencies)
+    store_backlog: Callable[[], float] = _nothing
+    outbox_bytes: Callable[[], float] = _nothing
+    loop_lag_seconds: Callable[[], float] = _nothing
+    mailbox_depth: Callable[[], Mapping[str, int]] = _nobody

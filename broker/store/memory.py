@@ -1,0 +1,186 @@
+"""The log in memory: the same promises as on disk, except that nothing outlives the process."""
+
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
+from threading import Lock
+
+import attrs
+
+from broker.messages import LogRow, Record, SessionRow, TurnRow, Write
+from broker.store.rules import ROOM, SESSION, check
+
+__all__ = ["MemoryEngine"]
+
+
+@attrs.define
+class _Log:
+    """One log; `records[i]` has the number `floor + i`."""
+
+    name: str
+    epoch: str
+    created_at: int
+    updated_at: int
+    head: int = 0
+    floor: int = 1
+    records: list[Record] = attrs.field(factory=list)
+    session: SessionRow | None = None
+    turns: dict[int, TurnRow] = attrs.field(factory=dict)
+
+    def row(self) -> LogRow:
+        return LogRow(self.name, self.epoch, self.head, self.floor, self.created_at, self.updated_at)
+
+    def trim(self, floor: int) -> None:
+        dropped = min(floor, self.head + 1) - self.floor
+        if dropped > 0:
+            del self.records[:dropped]
+            self.floor += dropped
+
+    def add(self, write: Write) -> None:
+        self.updated_at = write.at
+        self.records.extend(write.records)
+        self.head += len(write.records)
+        self.session = write.session or self.session
+        for turn in write.turns:
+            self.turns[turn.seq] = turn if turn.outcome is None else attrs.evolve(turn, content=None)
+        if write.floor is not None:
+            self.trim(write.floor)
+
+
+class MemoryEngine:
+    """Keeps logs for as long as the process lives: for trying out, and for tests.
+
+    One thread writes and others read, as with any engine; a lock keeps a reader from half a batch.
+    """
+
+    durable = False
+
+    def __init__(self) -> None:
+        self._logs: dict[str, _Log] = {}
+        self._lock = Lock()
+
+    def open(self) -> None:
+        """Do nothing: memory is always there."""
+
+    def write(self, writes: Sequence[Write]) -> None:
+        """Apply all of it, or none.
+
+        Raises:
+            StoreError: the batch breaks a rule of `broker.store.rules`.
+        """
+        with self._lock:
+            check(writes, self._head)
+            for write in writes:
+                self._apply(write)
+
+    def expire(self, *, sessions_before: int, rooms_before: int, room_history: int, live: Collection[str]) -> list[str]:
+        """Drop what is past keeping, as the port describes."""
+        with self._lock:
+            gone = []
+            for log in [log for log in self._logs.values() if log.name not in live]:
+                before = sessions_before if log.name.startswith(SESSION) else rooms_before
+                if log.updated_at < before:
+                    gone.append(log.name)
+                    del self._logs[log.name]
+                elif log.name.startswith(ROOM):
+                    fresh = next((r.seq for r in log.records if r.at >= rooms_before), log.head + 1)
+                    log.trim(max(fresh, log.head - room_history + 1))
+            return gone
+
+    def reader(self) -> "MemoryReader":
+        """Return another reader."""
+        return MemoryReader(self._logs, self._lock)
+
+    def close(self) -> None:
+        """Do nothing: a reader may still want to look."""
+
+    def _head(self, name: str) -> int | None:
+        log = self._logs.get(name)
+        return None if log is None else log.head
+
+    def _apply(self, write: Write) -> None:
+        if write.delete:
+            self._logs.pop(write.log, None)
+            return
+        if write.create is not None:
+            self._logs[write.log] = _Log(write.log, write.create, write.at, write.at)
+        self._logs[write.log].add(write)
+
+
+class MemoryReader:
+    """Reads what a `MemoryEngine` holds."""
+
+    def __init__(self, logs: dict[str, _Log], lock: Lock) -> None:
+        self._logs = logs
+        self._lock = lock
+
+    def log(self, name: str) -> LogRow | None:
+        """Return the log's row, None if there is none."""
+        with self._lock:
+            log = self._logs.get(name)
+            return None if log is None else log.row()
+
+    def records_after(self, log: str, seq: int, *, limit: int, max_bytes: int) -> list[Record]:
+        """Return a page of the records above `seq`, oldest first."""
+        with self._lock:
+            if (held := self._logs.get(log)) is None:
+                return []
+            start = max(seq + 1 - held.floor, 0)
+            page = held.records[start : start + limit]
+        room = max_bytes
+        for count, record in enumerate(page):
+            room -= len(record.data)
+            if room < 0 and count:
+                return page[:count]
+        return page
+
+    def records_before(self, log: str, seq: int, *, limit: int, kinds: Collection[str] | None = None) -> list[Record]:
+        """Return the newest `limit` records below `seq` (of these kinds only), oldest first."""
+        with self._lock:
+            if (held := self._logs.get(log)) is None:
+                return []
+            page: list[Record] = []
+            for record in reversed(held.records[: max(seq - held.floor, 0)]):
+                if len(page) == limit:
+                    break
+                if kinds is None or record.kind in kinds:
+                    page.append(record)
+        page.reverse()
+        return page
+
+    def session(self, session_id: str) -> SessionRow | None:
+        """Return the session's row, None if there is none."""
+        with self._lock:
+            log = self._logs.get(SESSION + session_id)
+            return None if log is None else log.session
+
+    def sessions(
+        self, owner: str | None, *, everyone: bool, limit: int, before: tuple[int, str] | None = None
+    ) -> list[SessionRow]:
+        """Return a page of the sessions of `owner` (or of everyone), newest first."""
+        with self._lock:
+            rows = [log.session for log in self._logs.values() if log.session is not None]
+        rows = sorted((row for row in rows if everyone or row.owner == owner), key=_age)
+        end = len(rows) if before is None else bisect_left(rows, before, key=_age)
+        return rows[max(end - limit, 0) : end][::-1]
+
+    def turns(self, session_id: str) -> list[TurnRow]:
+        """Return all turns of a session, in the order in which they were accepted."""
+        with self._lock:
+            log = self._logs.get(SESSION + session_id)
+            return [] if log is None else [log.turns[seq] for seq in sorted(log.turns)]
+
+    def sessions_with_open_turns(self) -> list[str]:
+        """Return the ids of the sessions that have a turn which has not ended."""
+        with self._lock:
+            return [
+                log.name.removeprefix(SESSION)
+                for log in self._logs.values()
+                if any(turn.outcome is None for turn in log.turns.values())
+            ]
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to let go of."""
+
+
+def _age(row: SessionRow) -> tuple[int, str]:
+    return row.created_at, row.session_id

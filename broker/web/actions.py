@@ -1,0 +1,225 @@
+"""The broker's own actions: the table of PROTOCOL 2a, one small function each."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final
+
+
+from broker import operations as ops
+from broker.actors.connection import Unfollowing
+from broker.actors.log import Unfollow
+from broker.actors.registry import Connections, CreateSession, SendTo, ToAll
+from broker.clock import rfc3339
+from broker.errors import BrokerError
+from broker.ids import new_id
+from broker.messages import Principal, SessionRow
+from broker.protocol import payloads
+from broker.protocol.payloads import check_content
+from broker.sessions import check_workspace
+from broker.web.caller import ActionRow, Caller
+from broker.web.services import Services, to_json
+from broker.web.views import before_of, encode_events, encode_messages, encode_records, sessions_page
+
+__all__ = ["ACTIONS", "new_session"]
+
+ACTIONS: Final[dict[str, ActionRow]] = {}
+Run = Callable[[Caller, Any, str | None], Awaitable[None] | None]
+_EMPTY: Final = b"{}"
+
+
+def _action(name: str, payload: type | None = None, resource: str | None = None) -> Callable[[Run], Run]:
+    """Enter a function into the table.
+
+    Args:
+        name: what clients call it.
+        payload: the class of its payload; None to leave it as the bytes it came as.
+        resource: the payload's attribute that names what it is about.
+    """
+
+    def enter(run: Run) -> Run:
+        decode = bytes if payload is None else partial(payloads.decode, payload)
+        about = (lambda _: None) if resource is None else (lambda value: getattr(value, resource))
+        ACTIONS[name] = ActionRow(name, run, decode, about)
+        return run
+
+    return enter
+
+
+# -- connections ------------------------------------------------------------------------------------
+
+
+@_action("ping")
+def _ping(caller: Caller, _: bytes, request_id: str | None) -> None:
+    caller.respond(request_id, to_json({"at": rfc3339(caller.services.clock.now())}))
+
+
+@_action("echo")
+def _echo(caller: Caller, payload: bytes, request_id: str | None) -> None:
+    caller.respond(request_id, payload)
+
+
+def _delivered(count: int) -> bytes:
+    return b'{"delivered":%d}' % count
+
+
+@_action("broadcast")
+def _broadcast(caller: Caller, payload: bytes, request_id: str | None) -> None:
+    caller.to_registry(ToAll(caller.sender, payload), request_id, _delivered)
+
+
+@_action("send", payloads.Send)
+def _send(caller: Caller, send: payloads.Send, request_id: str | None) -> None:
+    if not send.to.connections and not send.to.users:
+        raise BrokerError("invalid_message", "Say whom it is for.", field="$.payload.to", hint="connections or users")
+    targets = SendTo(tuple(send.to.connections), tuple(send.to.users), caller.sender, bytes(send.data))
+    caller.to_registry(targets, request_id, _delivered)
+
+
+@_action("get_connections")
+def _get_connections(caller: Caller, _: bytes, request_id: str | None) -> None:
+    caller.to_registry(Connections(detailed="admin" in caller.peer.principal.scopes), request_id)
+
+
+@_action("auth")
+def _auth(caller: Caller, _: bytes, request_id: str | None) -> None:
+    raise BrokerError("unavailable", "No auth plugin is loaded, so there is nobody to show a token to.")
+
+
+# -- sessions ---------------------------------------------------------------------------------------
+
+
+def new_session(services: Services, create: payloads.Create, by: Principal) -> SessionRow:
+    """Return the row of a session that is to be created.
+
+    Raises:
+        BrokerError: `not_found` for an agent nobody configured, or what is wrong with the workspace.
+    """
+    agent = create.agent or services.settings.default_agent
+    if agent not in services.settings.agents:
+        known = ", ".join(services.settings.agents)
+        raise BrokerError("not_found", "There is no such agent.", field="$.payload.agent", hint=f"one of: {known}")
+    roots = services.settings.sessions.workspace_roots
+    workspace = check_workspace(create.workspace_dir, roots, open_to_all=services.open_to_all)
+    now = services.clock.now()
+    return SessionRow(
+        session_id=create.session_id or new_id(),
+        owner=by.user,
+        agent=agent,
+        workspace_dir=workspace,
+        title=create.title,
+        variables=to_json(create.variables),
+        closed=False,
+        created_at=now,
+        updated_at=now,
+    )
+
+
+@_action("session.create", payloads.Create, "session_id")
+def _session_create(caller: Caller, create: payloads.Create, request_id: str | None) -> None:
+    by = caller.peer.principal
+    row = new_session(caller.services, create, by)
+    caller.to_registry(CreateSession(row, create.session_id is not None, by, caller.ref), request_id)
+
+
+@_action("session.attach", payloads.Attach, "session_id")
+def _session_attach(caller: Caller, attach: payloads.Attach, request_id: str | None) -> None:
+    operation = ops.Attach(caller.peer.principal, caller.ref, attach.after_seq, attach.epoch)
+    caller.to_session(attach.session_id, operation, request_id)
+
+
+@_action("session.detach", payloads.Named, "session_id")
+def _session_detach(caller: Caller, named: payloads.Named, request_id: str | None) -> None:
+    log = f"session:{named.session_id}"
+    connection = caller.ref.actor
+    place = None if connection is None else connection.place_of(log)
+    if place is not None and place.is_alive():
+        place.tell(Unfollow(caller.ref), urgent=True)
+    caller.ref.tell(Unfollowing(log), urgent=True)
+    caller.respond(request_id, _EMPTY)
+
+
+@_action("session.close", payloads.Named, "session_id")
+def _session_close(caller: Caller, named: payloads.Named, request_id: str | None) -> None:
+    caller.to_session(named.session_id, ops.Close(caller.peer.principal), request_id)
+
+
+@_action("session.delete", payloads.Named, "session_id")
+def _session_delete(caller: Caller, named: payloads.Named, request_id: str | None) -> None:
+    caller.to_session(named.session_id, ops.Delete(caller.peer.principal), request_id)
+
+
+@_action("session.list", payloads.Listing)
+async def _session_list(caller: Caller, listing: payloads.Listing, request_id: str | None) -> None:
+    before, user = before_of(listing.cursor), caller.peer.principal.user
+    rows = await caller.services.store.read("sessions", user, everyone=False, limit=listing.limit, before=before)
+    caller.respond(request_id, to_json(sessions_page(rows, listing.limit)))
+
+
+@_action("session.history", payloads.History, "session_id")
+def _session_history(caller: Caller, history: payloads.History, request_id: str | None) -> None:
+    operation = ops.History(caller.peer.principal, history.before_seq, history.limit, history.kind)
+    encode = encode_messages if history.kind == "messages" else encode_records
+    caller.to_session(history.session_id, operation, request_id, encode)
+
+
+@_action("session.update", payloads.Update, "session_id")
+def _session_update(caller: Caller, update: payloads.Update, request_id: str | None) -> None:
+    operation = ops.Update(caller.peer.principal, update.title, update.variables)
+    caller.to_session(update.session_id, operation, request_id)
+
+
+# -- turns ------------------------------------------------------------------------------------------
+
+
+@_action("turn.start", payloads.Start, "session_id")
+def _turn_start(caller: Caller, start: payloads.Start, request_id: str | None) -> None:
+    content = bytes(start.content)
+    check_content(content)
+    operation = ops.Start(caller.peer.principal, start.client_msg_id, content, start.if_busy)
+    caller.to_session(start.session_id, operation, request_id)
+
+
+@_action("turn.cancel", payloads.Cancel, "session_id")
+def _turn_cancel(caller: Caller, cancel: payloads.Cancel, request_id: str | None) -> None:
+    caller.to_session(cancel.session_id, ops.Cancel(caller.peer.principal, cancel.turn_id), request_id)
+
+
+@_action("approval.answer", payloads.Answer, "session_id")
+def _approval_answer(caller: Caller, answer: payloads.Answer, request_id: str | None) -> None:
+    operation = ops.Answer(caller.peer.principal, answer.approval_id, answer.option_id)
+    caller.to_session(answer.session_id, operation, request_id)
+
+
+# -- rooms ------------------------------------------------------------------------------------------
+
+
+@_action("room.join", payloads.Join, "room")
+def _room_join(caller: Caller, join: payloads.Join, request_id: str | None) -> None:
+    peer = caller.peer
+    operation = ops.Join(peer.principal, caller.ref, peer.connection_id, join.after_seq, join.epoch)
+    caller.to_room(join.room, operation, request_id)
+
+
+@_action("room.leave", payloads.RoomNamed, "room")
+def _room_leave(caller: Caller, named: payloads.RoomNamed, request_id: str | None) -> None:
+    caller.to_room(named.room, ops.Leave(caller.peer.principal, caller.ref), request_id)
+    caller.ref.tell(Unfollowing(f"room:{named.room}"), urgent=True)
+
+
+@_action("room.publish", payloads.Publish, "room")
+def _room_publish(caller: Caller, publish: payloads.Publish, request_id: str | None) -> None:
+    operation = ops.Publish(caller.peer.principal, caller.sender, publish.event, bytes(publish.data))
+    caller.to_room(publish.room, operation, request_id)
+
+
+@_action("room.presence", payloads.RoomNamed, "room")
+def _room_presence(caller: Caller, named: payloads.RoomNamed, request_id: str | None) -> None:
+    caller.to_room(named.room, ops.Presence(caller.peer.principal), request_id)
+
+
+@_action("room.history", payloads.RoomHistory, "room")
+def _room_history(caller: Caller, history: payloads.RoomHistory, request_id: str | None) -> None:
+    operation = ops.RoomHistory(caller.peer.principal, history.before_seq, history.limit)
+    caller.to_room(history.room, operation, request_id, encode_events)
+
+

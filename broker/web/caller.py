@@ -1,0 +1,217 @@
+"""The reading half of a client's socket: from a message to the actor that answers it."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
+
+import attrs
+
+from broker.actors.connection import Connection, Hang, SocketReply
+from broker.actors.loop import LoopRef
+from broker.actors.registry import ToRoom, ToSession
+from broker.errors import BrokerError, CloseCode
+from broker.hooks import Inbound, Peer, Permission, TurnRequest
+from broker.offers import Action
+from broker.protocol.outgoing import Format, Request, Response
+from broker.protocol.payloads import Start
+from broker.tasks import spawn
+from broker.web.services import Encode, Services, to_json
+
+__all__ = ["ActionRow", "Caller"]
+
+CONCURRENT: Final = 64
+"""Requests of one connection that may wait for a plugin at the same time."""
+ERROR_WINDOW: Final = 60.0
+
+
+@attrs.frozen(eq=False)
+class ActionRow:
+    """One of the broker's own actions.
+
+    Attributes:
+        name: what clients call it.
+        run: does it: takes the caller, the payload and the request's id.
+        decode: makes the payload of JSON.
+        resource: tells what it is about, for the permission gates.
+    """
+
+    name: str
+    run: Callable[["Caller", Any, str | None], Awaitable[None] | None]
+    decode: Callable[[bytes], Any]
+    resource: Callable[[Any], str | None]
+
+
+class Caller:
+    """One client that asks for things.
+
+    Args:
+        services: the broker's parts.
+        actions: the broker's own actions by name.
+        peer: who it is.
+        wire: the format it speaks.
+        ref: its connection, where answers go.
+    """
+
+    __slots__ = ("_actions", "_errors", "_errors_since", "_waiting", "_wire", "peer", "ref", "sender", "services")
+
+    def __init__(
+        self,
+        services: Services,
+        actions: dict[str, ActionRow],
+        peer: Peer,
+        wire: Format,
+        ref: LoopRef[Connection],
+    ) -> None:
+        self.services = services
+        self.peer = peer
+        self.ref = ref
+        self.sender = to_json({"connection_id": peer.connection_id, "user": peer.principal.user})
+        self._actions = actions
+        self._wire = wire
+        self._waiting = 0
+        self._errors = 0
+        self._errors_since = 0.0
+
+    def take(self, text: bytes) -> None:
+        """Take one message: whatever is wrong with it is told to its sender alone, and the connection stays."""
+        services = self.services
+        services.stats.messages_in += 1
+        services.stats.bytes_in += len(text)
+        try:
+            request = self._wire.decode(text)
+        except BrokerError as e:
+            self.refuse(self._wire.salvage_id(text), e)
+            self._count_error()
+            return
+        try:
+            if services.hooks.message:
+                inbound = Inbound(self.peer, request.action, len(text))
+                waiting = services.hooks.run_gates(services.hooks.message, inbound)
+                if waiting is not None:
+                    self._later(self._act_after(waiting, request), request.id)
+                    return
+            self._act(request)
+        except Exception as e:  # noqa: BLE001 - one client's message must not end anything but itself
+            self.refuse(request.id, e)
+
+    def refuse(self, request_id: str | None, error: BaseException) -> None:
+        """Tell the client that its request was refused, and why."""
+        if not self.ref.actor_stopped.is_set():
+            self.ref.tell(self.services.failure(request_id, error), urgent=True)
+
+    # -- for the actions ----------------------------------------------------------------------------
+
+    def respond(self, request_id: str | None, data: bytes) -> None:
+        """Send a response; `data` is JSON."""
+        if request_id is not None and not self.ref.actor_stopped.is_set():
+            self.ref.tell(Response(request_id, data), urgent=True)
+
+    def reply(self, request_id: str | None, encode: Encode = to_json) -> SocketReply:
+        """Return where an actor's answer to a request goes."""
+        return SocketReply(self.ref, request_id, encode, self.services.failure)
+
+    def to_session(self, session_id: str, operation: Any, request_id: str | None, encode: Encode = to_json) -> None:
+        """Hand an operation to a session: directly if this connection follows it, else by the registry."""
+        self._hand(f"session:{session_id}", operation, ToSession(session_id, operation), self.reply(request_id, encode))
+
+    def to_room(self, room: str, operation: Any, request_id: str | None, encode: Encode = to_json) -> None:
+        """Hand an operation to a room; as `to_session`."""
+        self._hand(f"room:{room}", operation, ToRoom(room, operation), self.reply(request_id, encode))
+
+    def to_registry(self, message: Any, request_id: str | None, encode: Encode = to_json) -> None:
+        """Ask the registry."""
+        self.services.registry.request(message, self.reply(request_id, encode))
+
+    def _hand(self, log: str, operation: Any, by_registry: Any, reply: SocketReply) -> None:
+        connection = self.ref.actor
+        place = None if connection is None else connection.place_of(log)
+        if place is not None and place.is_alive():
+            place.request(operation, reply)
+        else:
+            self.services.registry.request(by_registry, reply)
+
+    # -- the way of a request -----------------------------------------------------------------------
+
+    def _act(self, request: Request) -> None:
+        row = self._actions.get(request.action)
+        if row is None:
+            self._act_by_plugin(request)
+            return
+        payload = row.decode(request.payload)
+        hooks = self.services.hooks
+        if hooks.permission or (hooks.turn and row.name == "turn.start"):
+            self._go(self._steps(row, payload), row, payload, request.id)
+        else:
+            self._run(row, payload, request.id)
+
+    def _steps(self, row: ActionRow, payload: Any) -> Iterator[Awaitable[None] | None]:
+        hooks, principal = self.services.hooks, self.peer.principal
+        yield hooks.run_gates(hooks.permission, Permission(principal, row.name, row.resource(payload)))
+        if isinstance(payload, Start):
+            yield hooks.run_gates(hooks.turn, TurnRequest(payload.session_id, principal, bytes(payload.content)))
+
+    def _go(self, steps: Iterator[Awaitable[None] | None], row: ActionRow, payload: Any, request_id: str | None) -> None:
+        for waiting in steps:
+            if waiting is not None:
+                self._later(self._go_after(waiting, steps, row, payload, request_id), request_id)
+                return
+        self._run(row, payload, request_id)
+
+    async def _go_after(
+        self,
+        waiting: Awaitable[None],
+        steps: Iterator[Awaitable[None] | None],
+        row: ActionRow,
+        payload: Any,
+        request_id: str | None,
+    ) -> None:
+        await waiting
+        self._go(steps, row, payload, request_id)
+
+    async def _act_after(self, waiting: Awaitable[None], request: Request) -> None:
+        await waiting
+        self._act(request)
+
+    def _run(self, row: ActionRow, payload: Any, request_id: str | None) -> None:
+        work = row.run(self, payload, request_id)
+        if work is not None:
+            self._later(work, request_id)
+
+    def _act_by_plugin(self, request: Request) -> None:
+        action = self.services.hooks.actions.get(request.action)
+        if action is None:
+            raise BrokerError("unknown_action", f"unknown action: {request.action[:128]}")
+        self._later(self._answer_by_plugin(action, request), request.id)
+
+    async def _answer_by_plugin(self, action: Action, request: Request) -> None:
+        hooks = self.services.hooks
+        waiting = hooks.run_gates(hooks.permission, Permission(self.peer.principal, request.action))
+        if waiting is not None:
+            await waiting
+        self.respond(request.id, await hooks.act(action, self.peer, request.payload))
+
+    def _later(self, work: Awaitable[None], request_id: str | None) -> None:
+        """See a request through that has to wait; only so many of one connection at a time (P7)."""
+        if self._waiting >= CONCURRENT:
+            if hasattr(work, "close"):
+                work.close()
+            raise BrokerError("overloaded", f"{CONCURRENT} requests of this connection wait already.", retry_after=1.0)
+        self._waiting += 1
+        spawn(self._see_through(work, request_id), name=f"a request of {self.peer.connection_id}")
+
+    async def _see_through(self, work: Awaitable[None], request_id: str | None) -> None:
+        try:
+            await work
+        except Exception as e:  # noqa: BLE001 - as in take
+            self.refuse(request_id, e)
+        finally:
+            self._waiting -= 1
+
+    def _count_error(self) -> None:
+        """Close a connection that sends rubbish without end (PROTOCOL section 2)."""
+        now = self.services.clock.monotonic()
+        if now - self._errors_since > ERROR_WINDOW:
+            self._errors_since, self._errors = now, 0
+        self._errors += 1
+        if self._errors > self.services.settings.limits.errors_per_minute and not self.ref.actor_stopped.is_set():
+            self.ref.tell(Hang(CloseCode.PROTOCOL_ABUSE), urgent=True)
+

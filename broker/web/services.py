@@ -1,0 +1,102 @@
+"""What everything at the web's edge shares: settings, counters, hooks, and the way to the actors."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import attrs
+import msgspec
+import pykka
+from aiohttp import web
+from loguru import logger
+
+from broker.actors.connection import ConnectionOptions
+from broker.actors.heartbeat import Heartbeats
+from broker.actors.loop import InboxFull, LoopRef
+from broker.actors.registry import Registry, ToRoom, ToSession
+from broker.actors.store import StoreHandle
+from broker.clock import Clock
+from broker.config import Settings
+from broker.dispatch import Hooks
+from broker.errors import BrokerError
+from broker.hooks import Failure as Broke
+from broker.ids import new_id
+from broker.protocol.outgoing import Failure, Format
+from broker.stats import Stats
+
+__all__ = ["ASK_SECONDS", "SERVICES", "Services"]
+
+ASK_SECONDS: Final = 30.0
+"""How long an HTTP request waits for an actor before it is answered with `timeout`."""
+
+
+@attrs.define(eq=False)
+class Services:
+    """One broker's parts, as the handlers of sockets and requests use them.
+
+    Attributes:
+        settings: the configuration.
+        clock: time.
+        stats: the counters.
+        hooks: the plugins.
+        registry: the registry actor.
+        store: the store, for lists and history.
+        heartbeats: pings connections.
+        connection: what all connections share.
+        formats: the wire formats by subprotocol.
+        node: this process's id.
+        ready: whether new clients are wanted; not while draining.
+        open_to_all: whether nobody has to say who they are.
+    """
+
+    settings: Settings
+    clock: Clock
+    stats: Stats
+    hooks: Hooks
+    registry: LoopRef[Registry]
+    store: StoreHandle
+    heartbeats: Heartbeats
+    connection: ConnectionOptions
+    formats: Mapping[str, Format]
+    node: str
+    ready: bool = False
+    open_to_all: bool = True
+
+    def failure(self, request_id: str | None, error: BaseException) -> Failure:
+        """Return what a client is told of an error; what is no refusal is logged, and told as a trace id only."""
+        refusal = self.refusal(error)
+        self.stats.errors[refusal.code] += 1
+        return Failure(request_id, refusal)
+
+    def refusal(self, error: BaseException) -> BrokerError:
+        """Return the typed refusal that an exception amounts to."""
+        match error:
+            case BrokerError():
+                return error
+            case InboxFull():
+                return BrokerError("overloaded", retry_after=1.0)
+            case pykka.ActorDeadError():
+                return BrokerError("unavailable", retry_after=1.0)
+            case pykka.Timeout():
+                return BrokerError("timeout")
+        trace_id = new_id()
+        logger.bind(trace_id=trace_id).opt(exception=error).error("a request failed inside the broker")
+        self.hooks.observe(self.hooks.failed, Broke("a request", error, trace_id))
+        return BrokerError("internal", hint=f"trace {trace_id}")
+
+    async def ask_session(self, session_id: str, operation: Any) -> Any:
+        """Return a session's answer to an operation.
+
+        Raises:
+            BrokerError: what the session refuses with.
+            pykka.Timeout: it did not answer.
+        """
+        return await self.registry.ask(ToSession(session_id, operation), timeout=ASK_SECONDS)
+
+    async def ask_room(self, room: str, operation: Any) -> Any:
+        """Return a room's answer to an operation; raises as `ask_session`."""
+        return await self.registry.ask(ToRoom(room, operation), timeout=ASK_SECONDS)
+
+
+SERVICES: Final = web.AppKey("services", Services)
+Encode = Callable[[Any], bytes]
+to_json: Final[Encode] = msgspec.json.Encoder().encode

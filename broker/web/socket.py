@@ -1,0 +1,179 @@
+"""`GET /ws`: from the handshake to the last frame of a client's socket."""
+
+import asyncio
+from typing import Final
+
+from aiohttp import WSCloseCode, WSMsgType, web
+from loguru import logger
+
+from broker import __version__
+from broker.actors.connection import Connection, Hang, Pinged
+from broker.actors.loop import LoopRef
+from broker.actors.registry import Connected, Disconnected
+from broker.errors import BrokerError, CloseCode
+from broker.hooks import Handshake, Peer
+from broker.ids import new_id
+from broker.messages import Principal
+from broker.protocol.edge import is_utf8
+from broker.protocol.frames import close_frame
+from broker.protocol.outgoing import Welcome
+from broker.web.actions import ACTIONS
+from broker.web.caller import Caller
+from broker.web.doors import check_origin, choose_protocol
+from broker.web.problems import problem
+from broker.web.services import SERVICES, Services
+
+__all__ = ["client_socket"]
+
+ABNORMAL: Final = 1006
+NO_CODE: Final = 1005
+CLOSE_SECONDS: Final = 2.0
+"""How long aiohttp may wait in a close of its own making; ours have their own deadline."""
+
+
+async def client_socket(request: web.Request) -> web.StreamResponse:
+    """Serve one client from its handshake to its end."""
+    services = request.app[SERVICES]
+    try:
+        protocol = _let_in(request, services)
+        handshake = _handshake(request, protocol)
+        principal = await services.hooks.identify(handshake)
+    except BrokerError as e:
+        services.stats.handshakes[e.code] += 1
+        return problem(e, 400 if e.code == "invalid_message" else None)
+    socket = web.WebSocketResponse(
+        autoping=False,
+        autoclose=False,
+        compress=services.settings.listen.compression,
+        decode_text=False,
+        max_msg_size=services.settings.limits.message_bytes,
+        protocols=(protocol,),
+        timeout=CLOSE_SECONDS,
+    )
+    await socket.prepare(request)
+    services.stats.handshakes["accepted"] += 1
+    peer = Peer(new_id(), principal or Principal(), request.remote or "", protocol)
+    await _serve(socket, request, services, peer)
+    return socket
+
+
+def _let_in(request: web.Request, services: Services) -> str:
+    """Return the wire format of a client that may come in.
+
+    Raises:
+        BrokerError: it may not.
+    """
+    listen = services.settings.listen
+    if not services.ready:
+        raise BrokerError("unavailable", "The broker is stopping.", retry_after=1.0)
+    if services.stats.connections >= listen.max_connections:
+        raise BrokerError("unavailable", "There are as many connections as there may be.", retry_after=5.0)
+    host = request.headers.get("Host")
+    check_origin(request.headers.get("Origin"), scheme=request.scheme, host=host, allowed=listen.origins)
+    offered = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()]
+    return choose_protocol(offered, list(services.formats), listen.default_protocol)
+
+
+def _handshake(request: web.Request, protocol: str) -> Handshake:
+    return Handshake(
+        path=request.path,
+        headers=request.headers,
+        query=request.query,
+        remote=request.remote or "",
+        origin=request.headers.get("Origin"),
+        protocol=protocol,
+    )
+
+
+async def _serve(socket: web.WebSocketResponse, request: web.Request, services: Services, peer: Peer) -> None:
+    transport = request.transport
+    if transport is None:
+        return  # gone between the handshake and now
+    wire = services.formats[peer.protocol]
+    ref = Connection.start(peer, wire, transport, int(socket.compress), services.connection)
+    ref.tell(_welcome(services, peer))
+    services.stats.connections += 1
+    services.stats.connections_total += 1
+    services.registry.tell(Connected(ref, peer, services.clock.now()), urgent=True)
+    services.heartbeats.add(ref)
+    services.hooks.observe(services.hooks.connected, peer)
+    logger.bind(conn=peer.connection_id).info("connected from {} speaking {}", peer.address, peer.protocol)
+    code = ABNORMAL
+    try:
+        code = await _read(socket, Caller(services, ACTIONS, peer, wire, ref), transport)
+    finally:
+        _farewell(services, peer, ref, code)
+        transport.close()
+
+
+async def _read(socket: web.WebSocketResponse, caller: Caller, transport: asyncio.Transport) -> int:
+    """Take frames until the socket ends; return the close code it ended with."""
+    ref = caller.ref
+    while True:
+        message = await socket.receive()
+        kind = message.type
+        if kind is WSMsgType.TEXT:
+            text = message.data
+            if ref.actor is None or ref.actor.close_code is not None:
+                continue  # we said good-bye; what was under way is not heard any more
+            if is_utf8(text):
+                caller.take(text)
+            else:
+                ref.tell(Hang(CloseCode.INVALID_TEXT), urgent=True)
+        elif kind is WSMsgType.PONG:
+            if ref.actor is not None:
+                ref.actor.ponged()
+        elif kind is WSMsgType.PING:
+            if not ref.actor_stopped.is_set():
+                ref.tell(Pinged(message.data), urgent=True)
+        elif kind is WSMsgType.BINARY:
+            if not ref.actor_stopped.is_set():
+                ref.tell(Hang(CloseCode.UNSUPPORTED_DATA), urgent=True)
+        else:
+            return _end(socket, ref, transport, message.data if kind is WSMsgType.CLOSE else None)
+
+
+def _end(
+    socket: web.WebSocketResponse, ref: LoopRef[Connection], transport: asyncio.Transport, code: int | None
+) -> int:
+    """Answer the peer's close, if that is how it ended, and return the code to remember."""
+    ours = None if ref.actor is None else ref.actor.close_code
+    if ours is not None:
+        return ours
+    if code is None:
+        return socket.close_code or ABNORMAL
+    if not transport.is_closing():
+        transport.write(close_frame(_echoed(code)))
+    return code or NO_CODE
+
+
+def _echoed(code: int) -> int:
+    """Return the code that answers the peer's: its own, unless RFC 6455 section 7.4 forbids that one on the wire."""
+    if code == 0:
+        return WSCloseCode.OK
+    allowed = 1000 <= code <= 1014 and code not in {1004, 1005, 1006}  # noqa: PLR2004 - the RFC's numbers
+    return code if allowed or 3000 <= code <= 4999 else WSCloseCode.PROTOCOL_ERROR  # noqa: PLR2004
+
+
+def _farewell(services: Services, peer: Peer, ref: LoopRef[Connection], code: int) -> None:
+    services.heartbeats.remove(ref)
+    services.registry.tell(Disconnected(peer), urgent=True)
+    services.stats.connections -= 1
+    services.stats.closes[code] += 1
+    services.hooks.observe(services.hooks.disconnected, peer, code)
+    logger.bind(conn=peer.connection_id).info("disconnected with {}", code)
+    if ref.actor is not None:
+        ref.actor.stop()
+
+
+def _welcome(services: Services, peer: Peer) -> Welcome:
+    settings = services.settings
+    return Welcome(
+        connection_id=peer.connection_id,
+        user=peer.principal.user,
+        protocol=peer.protocol,
+        server=f"actor-broker/{__version__}",
+        node=services.node,
+        heartbeat=settings.heartbeat.interval,
+        max_message_bytes=settings.limits.message_bytes,
+    )

@@ -1,0 +1,59 @@
+/** Small words for making elements; text is only ever set as text. */
+
+/** The element with this id. */
+export const byId = (id) => document.getElementById(id);
+
+/**
+ * Make an element.
+ * @param {string} tag such as `p` or `p.hint.small`
+ * @param {object} [props] properties of the element; `on` holds listeners, `data` the dataset
+ * @param {...(Node|string)} children strings become text nodes
+ */
+export function el(tag, { on = {}, data = {}, ...props } = {}, ...children) {
+  const [name, ...classes] = tag.split(".");
+  const element = document.createElement(name);
+  element.classList.add(...classes);
+  Object.assign(element, props);
+  Object.assign(element.dataset, data);
+  for (const [event, listener] of Object.entries(on)) element.addEventListener(event, listener);
+  element.append(...children);
+  return element;
+}
+
+/** A folded block whose content is made when it is first opened. */
+export function fold(tag, summary, content) {
+  const details = el(tag, {}, el("summary", {}, ...summary));
+  details.addEventListener("toggle", () => details.append(content()), { once: true });
+  return details;
+}
+
+/** A value as indented JSON in a `<pre>`. */
+export function json(value) {
+  return el("pre.json", {}, JSON.stringify(value, null, 2));
+}
+
+/** Keeps a scrolling element at its end while the reader is there; returns the function to call after each change. */
+export function follower(scroller, onLeave = () => {}) {
+  let atEnd = true;
+  let due = false;
+  let top = 0;
+  const isAtEnd = () => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 48;
+  const look = () => {
+    const isUpward = scroller.scrollTop < top; // only the reader goes up; content that grows only puts the end further off
+    top = scroller.scrollTop;
+    atEnd = isAtEnd() || (atEnd && !isUpward);
+    onLeave(!atEnd);
+  };
+  scroller.addEventListener("scroll", look, { passive: true });
+  const follow = (jump = false) => {
+    atEnd ||= jump;
+    if (due || !atEnd) return;
+    due = true;
+    requestAnimationFrame(() => {
+      due = false;
+      scroller.scrollTop = scroller.scrollHeight;
+    });
+  };
+  new ResizeObserver(() => follow()).observe(scroller); // a panel that was hidden could not scroll
+  return follow;
+}

@@ -1,0 +1,76 @@
+/** The panel in which a session's records arrive, as they are in the log. */
+
+import { byId, el, fold, follower, json } from "./dom.js";
+import { textOf } from "./words.js";
+
+const SHOWN = 500; // rows kept in the page; the session keeps every record
+
+/** Shows the records of one session at a time. */
+export class Records {
+  #list = byId("record-list");
+  #facts = byId("records-facts");
+  #follow = follower(this.#list);
+  #pending = [];
+  #session = null;
+
+  /** Show a session's records as they come, until `signal` aborts. */
+  show(session, signal) {
+    this.clear();
+    this.#session = session;
+    session.on("record", (record) => this.#take(record), signal);
+    session.on("reset", () => this.#list.replaceChildren(), signal);
+    session.on("attached", () => this.#count(), signal);
+  }
+
+  /** Forget everything shown. */
+  clear() {
+    this.#session = null;
+    this.#pending = [];
+    this.#list.replaceChildren();
+    this.#facts.textContent = "No session.";
+  }
+
+  /** Rows are made once a frame: a replay of thousands must not make thousands of layouts. */
+  #take(record) {
+    if (!this.#pending.length) requestAnimationFrame(() => this.#flush());
+    this.#pending.push(record);
+  }
+
+  #flush() {
+    const rows = this.#pending.splice(0).slice(-SHOWN).map(row);
+    this.#list.append(...rows);
+    while (this.#list.childElementCount > SHOWN) this.#list.firstElementChild.remove();
+    this.#count();
+    this.#follow();
+  }
+
+  #count() {
+    if (!this.#session) return;
+    const { seq, epoch, records } = this.#session;
+    const more = records.length > SHOWN ? ` · the last ${SHOWN} shown` : "";
+    this.#facts.textContent = `head ${seq} · epoch ${epoch}${more}`;
+  }
+}
+
+function row(record) {
+  const family = record.event.split(".")[0];
+  const summary = [
+    el("span.seq", {}, String(record.seq)),
+    el("span.kind", { data: { family } }, record.event),
+    el("span.glance", {}, glance(record.data)),
+    el("time.at", { dateTime: record.at, title: record.at }, clock(record.at)),
+  ];
+  const { turn_id, data } = record;
+  return el("li", { data: { seq: record.seq } }, fold("details", summary, () => json(turn_id ? { turn_id, data } : { data })));
+}
+
+/** The one thing of a record's data that says most. */
+function glance({ text, content, title, outcome, status }) {
+  const words = text ?? (content ? textOf(content) : (title ?? outcome ?? status ?? ""));
+  return String(words).slice(0, 200);
+}
+
+function clock(at) {
+  const date = new Date(at);
+  return `${date.toTimeString().slice(0, 8)}.${String(date.getMilliseconds()).padStart(3, "0")}`;
+}

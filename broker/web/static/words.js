@@ -1,0 +1,93 @@
+/** What codes and states are called when a person reads them. */
+
+const CLOSES = {
+  1000: "the connection was closed",
+  1001: "the broker is going away",
+  1002: "the connection broke the WebSocket rules",
+  1006: "the connection broke",
+  1008: "that is not allowed here",
+  1009: "a message was larger than allowed",
+  1011: "something went wrong inside the broker",
+  1012: "the broker restarts",
+  1013: "the broker is overloaded",
+  4000: "the broker and this page lost sight of each other",
+  4001: "the token has expired",
+  4002: "this page fell too far behind",
+  4003: "the session moved to another node",
+  4500: "the token is bad or missing",
+  4501: "this page sent too many messages the broker could not accept",
+  4503: "you may not connect here",
+  4504: "a limit is reached",
+  4509: "another connection took over",
+  4510: "an operator disconnected you",
+};
+
+/** Why a connection ended, as half a sentence. */
+export function closeWords(code, reason) {
+  return CLOSES[code] ?? `${reason || "the connection was closed"} (${code})`;
+}
+
+/** The state of the connection, as a sentence. */
+export function connectionWords({ name, code, reason, delay }) {
+  const why = code ? closeWords(code, reason) : "";
+  if (name === "open") return "Connected";
+  if (name === "waiting") return `Reconnecting in ${seconds(delay)}: ${why}`;
+  if (name === "stopped") return `Disconnected: ${why}`;
+  return "Connecting…";
+}
+
+/** Milliseconds as seconds a person reads, such as `0.4 s` or `2 min 5 s`. */
+export function seconds(ms) {
+  if (ms < 10_000) return `${(ms / 1000).toFixed(1)} s`;
+  const whole = Math.round(ms / 1000);
+  return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
+}
+
+const PARTIAL = { true: "What you see is only part of an answer.", false: "Nothing was produced." };
+
+const OUTCOMES = {
+  completed: ({ stop_reason, empty }) => {
+    if (empty) return "Completed without any output";
+    return stop_reason && stop_reason !== "end_turn" ? `Completed: ${stop_reason.replaceAll("_", " ")}` : "Completed";
+  },
+  cancelled: ({ by, forced }) =>
+    `Cancelled${by ? ` by ${who(by)}` : ""}${forced ? "; the agent did not stop by itself and was killed" : ""}`,
+  failed: ({ error }) => `Failed: ${error?.message ?? "the agent gave no reason"}`,
+  timed_out: ({ deadline }) => `Timed out${deadline ? `: the deadline “${deadline}” passed` : ""}`,
+  lost: ({ reason }) => `Lost: ${reason || "the agent or the broker stopped in the middle"}; how far it came is unknown`,
+};
+
+/** How a turn ended, as a sentence or two. */
+export function outcomeWords(data) {
+  const sentence = OUTCOMES[data.outcome]?.(data) ?? data.outcome;
+  const partial = data.outcome === "completed" ? undefined : PARTIAL[data.partial];
+  return partial ? `${sentence.replace(/\.$/, "")}. ${partial}` : sentence;
+}
+
+/** A person as they call themselves, from a name or from `{user, connection_id}`. */
+export function who(author) {
+  return (typeof author === "string" ? author : author?.user) || "";
+}
+
+/** A message's content as text: a string, or blocks of which those that are no text are named. */
+export function textOf(content) {
+  if (!Array.isArray(content)) return typeof content === "string" ? content : (content?.text ?? "");
+  return content.map(blockText).join("");
+}
+
+function blockText(block) {
+  if (typeof block === "string") return block;
+  return block.text ?? (block.content ? textOf([block.content]) : `[${block.type}]`);
+}
+
+/** A time of today as hours and minutes, an older one with its day. */
+export function timeWords(at) {
+  const date = new Date(at);
+  const isToday = date.toDateString() === new Date().toDateString();
+  return date.toLocaleString([], isToday ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+}
+
+/** What a session without a title is called. */
+export function sessionName({ title, session_id }) {
+  return title || `Session ${session_id.slice(0, 6)}`;
+}

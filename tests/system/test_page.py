@@ -1,0 +1,408 @@
+"""The page at `/` in a real browser, against a real broker with real agents."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import attrs
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, expect, sync_playwright
+
+Message = dict[str, Any]
+
+CHROMIUM = shutil.which("chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
+SCRIPTS = Path(__file__).parents[1] / "agents" / "scripts"
+STORY = "Once upon a time a message was sent, and this time the reply came, whole and once, to all who waited for it."
+CONFIG = {
+    "agents": {
+        "slow": {"kind": "echo", "delay": "60ms"},
+        "pydantic": {"kind": "acp", "command": [sys.executable, str(SCRIPTS / "pydantic_agent.py")]},
+        "clerk": {"kind": "acp", "command": [sys.executable, str(SCRIPTS / "sdk_agent.py")]},
+    },
+    "default_agent": "slow",
+    "log": {"level": "warning"},
+}
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: the page is not tested"),
+    pytest.mark.timeout(180),
+]
+
+
+@attrs.define
+class Server:
+    """The broker as its own process, on one port and one store through all its lives."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "broker", "--config", str(self.folder / "config.yaml")]
+        environ = {**os.environ, "BROKER_LISTEN__PORT": str(self.port)}
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=self.folder, env=environ, stdout=log, stderr=log)
+        until(self.is_ready)
+
+    def is_ready(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+        with contextlib.suppress(URLError, ConnectionError), urlopen(self.url + "readyz", timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False
+
+    def end(self, how: signal.Signals) -> int:
+        assert self.process is not None
+        self.process.send_signal(how)
+        return self.process.wait(timeout=20)
+
+    def records(self, session_id: str) -> list[Message]:
+        with urlopen(f"{self.url}api/v1/sessions/{session_id}/records?limit=1000", timeout=5) as answer:
+            page: dict[str, list[Message]] = json.load(answer)
+        return page["records"]
+
+
+def essence(records: list[Message]) -> list[tuple[Any, ...]]:
+    """Return what must be the same whichever way a record was read."""
+    return [(record["seq"], record["at"], record.get("turn_id"), record["data"]) for record in records]
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    """Return as soon as the condition holds: another process offers nothing to wait on."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s"
+        Event().wait(0.05)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A running broker; it drains and exits 0 at the end."""
+    folder = tmp_path_factory.mktemp("broker")
+    (folder / "config.yaml").write_text(json.dumps(CONFIG))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = Server(folder, port)
+    server.start()
+    yield server
+    assert server.end(signal.SIGTERM) == 0, (folder / "log").read_text()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@attrs.define
+class Visitor:
+    """One tab, and what the browser complained about in it."""
+
+    page: Page
+    complaints: list[str] = attrs.Factory(list)
+
+    def say(self, text: str) -> None:
+        self.page.get_by_label("Message", exact=True).fill(text)
+        self.page.keyboard.press("Enter")
+
+    def begin(self, agent: str) -> None:
+        self.page.get_by_text("Options").click()
+        self.page.get_by_label("Agent", exact=True).fill(agent)
+        self.page.get_by_role("button", name="New session").click()
+        expect(self.page.locator("#facts")).to_contain_text(agent)
+
+    def join(self, room: str) -> None:
+        self.page.locator(".inspector-tabs").get_by_role("button", name="Room").click()
+        self.page.get_by_label("Name of the room").fill(room)
+        self.page.get_by_role("button", name="Join").click()
+
+    def see_end(self, outcome: str = "completed", turn: int = 0) -> None:
+        shown = self.page.locator("article.turn").nth(turn)
+        expect(shown).to_have_attribute("data-outcome", outcome, timeout=30_000)
+
+    @property
+    def session_id(self) -> str:
+        found = re.search(r"session=([^&]+)", self.page.url)
+        assert found, self.page.url
+        return found[1]
+
+    @property
+    def records(self) -> list[Message]:
+        records: list[Message] = self.page.evaluate("broker.records()")
+        return records
+
+    @property
+    def kinds(self) -> list[str]:
+        return [record["event"] for record in self.records]
+
+
+Visit = Callable[..., Visitor]
+
+
+@pytest.fixture
+def visit(browser: Browser, server: Server) -> Iterator[Visit]:
+    """Open the page in a new browser profile; at the end no tab may have had anything to complain about."""
+    contexts: list[BrowserContext] = []
+    visitors: list[Visitor] = []
+
+    def open_page(
+        url: str = server.url, wire: Callable[[WebSocketRoute], None] | None = None, **options: Any
+    ) -> Visitor:
+        context = browser.new_context(**options)
+        contexts.append(context)
+        page = context.new_page()
+        visitor = Visitor(page)
+        visitors.append(visitor)
+        page.on("console", lambda message: visitor.complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: visitor.complaints.append(f"uncaught: {error}"))
+        if wire is not None:
+            page.route_web_socket(re.compile("/ws$"), wire)
+        page.goto(url)
+        expect(page.get_by_text("Connected", exact=True)).to_be_visible()
+        return visitor
+
+    yield open_page
+    complaints = [complaint for visitor in visitors for complaint in visitor.complaints]
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def test_a_sent_message_is_answered_as_a_stream(visit: Visit) -> None:
+    visitor = visit()
+    visitor.say(STORY)
+    streaming = visitor.page.locator(".message.streaming")
+    expect(streaming).to_have_text(re.compile("^Once upon a time"))
+    assert streaming.inner_text() != STORY
+    visitor.see_end()
+    expect(visitor.page.locator(".message")).to_have_text(STORY)
+    expect(visitor.page.locator("footer.outcome")).to_have_text(re.compile(r"^Completed · \d"))
+    assert [record["seq"] for record in visitor.records] == list(range(1, len(visitor.records) + 1))
+
+
+def test_a_tab_that_reloads_in_mid_stream_has_the_records_of_one_that_never_left(visit: Visit, server: Server) -> None:
+    restless = visit()
+    restless.begin("slow")
+    calm = visit(restless.page.url)
+    restless.say(STORY)
+    for word in ("upon", "message", "reply"):
+        expect(restless.page.locator(".message")).to_contain_text(word)
+        restless.page.reload()
+    restless.see_end()
+    calm.see_end()
+    expect(restless.page.locator(".message")).to_have_text(STORY)
+    assert restless.records == calm.records
+    assert essence(calm.records) == essence(server.records(calm.session_id))
+    assert calm.kinds.count("turn.ended") == 1
+
+
+def test_a_real_agent_shows_its_tool_call_and_its_answer(visit: Visit) -> None:
+    visitor = visit()
+    visitor.begin("pydantic")
+    visitor.say("How is the weather?")
+    visitor.see_end()
+    tool = visitor.page.locator("details.tool")
+    expect(tool).to_contain_text("completed")
+    tool.locator("summary").click()
+    expect(tool).to_contain_text("fine in a")
+    expect(visitor.page.locator(".message").last).to_contain_text("The weather is fine today.")
+    assert visitor.kinds.count("message.delta") >= 1
+
+
+def test_an_agents_question_is_answered_with_a_button(visit: Visit) -> None:
+    visitor = visit()
+    visitor.begin("clerk")
+    visitor.say("this letter")
+    expect(visitor.page.get_by_text("Waiting for your answer")).to_be_visible(timeout=30_000)
+    visitor.page.get_by_role("button", name="File it").click()
+    visitor.see_end()
+    expect(visitor.page.locator(".approval")).to_contain_text("Answered “File it”")
+
+
+def test_stop_ends_the_running_turn_and_the_next_one_goes_on(visit: Visit) -> None:
+    visitor = visit()
+    visitor.say(STORY)
+    expect(visitor.page.locator(".message.streaming")).to_contain_text("Once")
+    visitor.say("next")
+    expect(visitor.page.locator("#running-text")).to_have_text("Working · 1 more waiting")
+    visitor.page.get_by_role("button", name="Stop").click()
+    visitor.see_end("cancelled", turn=0)
+    visitor.see_end("completed", turn=1)
+    expect(visitor.page.locator("footer.outcome").first).to_contain_text("Cancelled. What you see is only part")
+
+
+def test_two_tabs_meet_in_a_room(visit: Visit) -> None:
+    one, other = visit(), visit()
+    for visitor in (one, other):
+        visitor.join("harbour")
+    for visitor in (one, other):
+        expect(visitor.page.locator("#members li")).to_have_count(2, timeout=15_000)
+    one.page.get_by_label("Message to the room").fill("low water at six")
+    one.page.keyboard.press("Enter")
+    for visitor in (one, other):
+        expect(visitor.page.locator("#events li")).to_contain_text(["low water at six"])
+    other.page.reload()
+    expect(other.page.locator("#events li")).to_contain_text(["low water at six"])
+
+
+def test_what_people_write_is_never_markup(visit: Visit) -> None:
+    visitor = visit()
+    hostile = "<img src=/x onerror=alert(1)><script>alert(2)</script>"
+    visitor.say(hostile)
+    visitor.see_end()
+    expect(visitor.page.locator(".bubble")).to_have_text(hostile)
+    expect(visitor.page.locator(".message")).to_have_text(hostile)
+    assert visitor.page.locator("#turns img, #turns script").count() == 0
+
+
+def test_a_policy_forbids_everything_that_is_not_the_pages_own(visit: Visit, server: Server) -> None:
+    with urlopen(server.url, timeout=5) as answer:
+        policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    visitor = visit()
+    outcome = visitor.page.evaluate("fetch('https://example.org/').then(() => 'sent', () => 'refused')")
+    assert outcome == "refused"
+    refusals = [complaint for complaint in visitor.complaints if "Content Security Policy" in complaint]
+    assert refusals
+    visitor.complaints.clear()
+
+
+@attrs.define
+class Wire:
+    """The network between a page and the broker, made worse: each rule says what becomes of a message."""
+
+    down: Callable[["Wire", Message], list[Message]] = lambda _, message: [message]
+    up: Callable[["Wire", Message], list[Message]] = lambda _, message: [message]
+    asked: list[Message] = attrs.Factory(list)
+    page_side: WebSocketRoute | None = None
+
+    def __call__(self, page_side: WebSocketRoute) -> None:
+        self.page_side = page_side
+        broker_side = page_side.connect_to_server()
+        page_side.on_message(lambda text: self._carry(self.up, text, broker_side))
+        broker_side.on_message(lambda text: self._carry(self.down, text, page_side))
+
+    def _carry(self, rule: Callable[["Wire", Message], list[Message]], text: str | bytes, to: WebSocketRoute) -> None:
+        message = json.loads(text)
+        if "action" in message:
+            self.asked.append(message)
+        for carried in rule(self, message):
+            to.send(json.dumps(carried))
+
+    def payloads(self, action: str) -> list[Message]:
+        return [message["payload"] for message in self.asked if message["action"] == action]
+
+    def cut(self, code: int) -> None:
+        assert self.page_side is not None
+        self.page_side.close(code=code, reason="the test cuts it")
+
+
+def test_a_record_lost_on_the_way_is_asked_for_and_a_double_is_dropped(visit: Visit, server: Server) -> None:
+    lost: list[int] = []
+
+    def lose_one_and_double_the_others(wire: Wire, message: Message) -> list[Message]:
+        if message.get("event") == "message.delta" and not lost:
+            lost.append(message["seq"])
+            return []
+        return [message, message] if "seq" in message else [message]
+
+    wire = Wire(lose_one_and_double_the_others)
+    visitor = visit(wire=wire)
+    visitor.say(STORY)
+    visitor.see_end()
+    assert essence(visitor.records) == essence(server.records(visitor.session_id))
+    assert [payload["after_seq"] for payload in wire.payloads("session.attach")] == [0, lost[0] - 1]
+
+
+def test_a_message_without_an_answer_is_sent_again_under_its_id(visit: Visit) -> None:
+    cuts: list[str] = []
+
+    def cut_before_the_answer(wire: Wire, message: Message) -> list[Message]:
+        starts = [asked["id"] for asked in wire.asked if asked["action"] == "turn.start"]
+        if cuts or message.get("id") not in starts:
+            return [message]
+        cuts.append(message["id"])
+        wire.cut(4002)
+        return []
+
+    wire = Wire(cut_before_the_answer)
+    visitor = visit(wire=wire)
+    visitor.say("once only")
+    visitor.see_end()
+    first, second = wire.payloads("turn.start")
+    assert first == second
+    assert visitor.kinds.count("user.message") == visitor.kinds.count("turn.ended") == 1
+
+
+def test_a_reset_clears_the_page_and_shows_all_there_is(visit: Visit) -> None:
+    def forget_the_epoch(wire: Wire, message: Message) -> list[Message]:
+        if message["action"] == "session.attach" and message["payload"]["after_seq"]:
+            message["payload"]["epoch"] = "another"
+        return [message]
+
+    wire = Wire(up=forget_the_epoch)
+    visitor = visit(wire=wire)
+    visitor.say("one two three")
+    visitor.see_end()
+    before = visitor.records
+    visitor.page.evaluate("document.querySelector('article.turn').dataset.before = 'the reset'")
+    wire.cut(4002)
+    expect(visitor.page.locator("[data-before]")).to_have_count(0, timeout=10_000)
+    expect(visitor.page.locator("#turns")).to_have_attribute("data-live", "true")
+    assert visitor.records == before
+    expect(visitor.page.locator("article.turn")).to_have_count(1)
+
+
+def test_the_close_code_alone_decides_whether_the_page_comes_back(visit: Visit) -> None:
+    wire = Wire()
+    visitor = visit(wire=wire)
+    wire.cut(4002)
+    expect(visitor.page.locator("#connection-text")).to_have_text("Connected", timeout=10_000)
+    wire.cut(4510)
+    expect(visitor.page.locator("#connection-text")).to_have_text("Disconnected: an operator disconnected you")
+
+
+def test_after_kill_9_the_page_comes_back_and_says_that_the_turn_is_lost(visit: Visit, server: Server) -> None:
+    visitor = visit()
+    visitor.say(STORY)
+    expect(visitor.page.locator(".message.streaming")).to_contain_text("Once")
+    server.end(signal.SIGKILL)
+    expect(visitor.page.locator("#connection-text")).to_contain_text("the connection broke")
+    server.start()
+    visitor.see_end("lost")
+    expect(visitor.page.locator("footer.outcome")).to_contain_text("What you see is only part of an answer.")
+    assert essence(visitor.records) == essence(server.records(visitor.session_id))
+    visitor.complaints = [text for text in visitor.complaints if "WebSocket connection to" not in text]
+
+
+def test_the_page_fits_a_telephone(visit: Visit) -> None:
+    visitor = visit(viewport={"width": 400, "height": 760})
+    visitor.say("w" * 300)
+    visitor.see_end()
+    for panel in ("Sessions", "Records", "Room", "Chat"):
+        visitor.page.locator(".panels").get_by_role("button", name=panel).click()
+        assert visitor.page.evaluate("document.documentElement.scrollWidth") == 400
+    expect(visitor.page.locator(".message")).to_be_visible()

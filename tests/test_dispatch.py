@@ -1,0 +1,271 @@
+"""Gates refuse, observers are never felt, and what nobody overrides costs nothing."""
+
+import asyncio
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from loguru import logger
+
+from broker.dispatch import OBSERVING, Hooks, overridden
+from broker.errors import BrokerError
+from broker.hooks import Handshake, Inbound, NoSettings, Peer, Plugin, Stats
+from broker.messages import Principal
+
+PEER = Peer("c1", Principal("ann"), "127.0.0.1", "broker.v1.json")
+MESSAGE = Inbound(PEER, "echo", 12)
+HANDSHAKE = Handshake("/ws", {}, {}, "127.0.0.1", None, "broker.v1.json")
+
+
+class Lone:
+    """A broker with counters and nobody connected."""
+
+    def __init__(self) -> None:
+        self.version = "1"
+        self.stats = Stats()
+
+
+def plugin(name: str, **members: Any) -> Plugin:
+    """Make a plugin of these methods."""
+    cls = type(name.title(), (Plugin,), {"name": name, **members})
+    return cls(NoSettings(), Lone())  # type: ignore[arg-type]
+
+
+def refuse(*_: Any) -> None:
+    raise BrokerError("rate_limited", retry_after=2.0)
+
+
+def crash(*_: Any) -> None:
+    raise LookupError("a bug")
+
+
+async def crash_later(*_: Any) -> None:
+    await asyncio.sleep(0)
+    crash()
+
+
+async def fine_later(*_: Any) -> None:
+    await asyncio.sleep(0)
+
+
+@pytest.fixture
+def stats() -> Stats:
+    return Stats()
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What is logged meanwhile, tracebacks included."""
+    written: list[str] = []
+    sink = logger.add(lambda message: written.append(str(message)), format="{message}", diagnose=False)
+    yield written
+    logger.remove(sink)
+
+
+# -- compiling -----------------------------------------------------------------------------------
+
+
+def test_without_plugins_every_hook_is_an_empty_tuple_and_asking_it_needs_no_await() -> None:
+    hooks = Hooks()
+    assert hooks.handshake == hooks.message == hooks.permission == hooks.turn == ()
+    assert hooks.connected == hooks.disconnected == hooks.committed == hooks.turn_ended == hooks.failed == ()
+    assert hooks.run_gates(hooks.message, MESSAGE) is None
+
+
+def test_only_overridden_hooks_are_compiled_also_those_of_a_plugin_s_own_base() -> None:
+    base = type("Base", (Plugin,), {"on_turn": refuse})
+    child = type("Child", (base,), {"name": "child", "connected": fine_later})
+    assert overridden(child) == ("on_turn", "connected")
+    hooks = Hooks([child(NoSettings(), Lone())])  # type: ignore[arg-type]
+    assert len(hooks.turn) == len(hooks.connected) == 1
+    assert not hooks.message
+
+
+def test_an_attribute_called_like_a_hook_is_none() -> None:
+    counting = plugin("counting")
+    counting.failed = 0  # type: ignore[assignment,method-assign]
+    assert Hooks([counting]).failed == ()
+
+
+# -- gates ---------------------------------------------------------------------------------------
+
+
+def test_plain_gates_are_asked_in_order_until_one_refuses_and_nothing_is_awaited(stats: Stats) -> None:
+    asked: list[str] = []
+    first = plugin("first", on_message=lambda self, m: asked.append("first"))
+    second = plugin("second", on_message=refuse)
+    third = plugin("third", on_message=lambda self, m: asked.append("third"))
+    hooks = Hooks([first, second, third], stats)
+    with pytest.raises(BrokerError) as refusal:
+        hooks.run_gates(hooks.message, MESSAGE)
+    assert (refusal.value.code, refusal.value.retry_after) == ("rate_limited", 2.0)
+    assert asked == ["first"]
+    assert not stats.plugin_errors
+
+
+async def test_an_async_gate_is_awaited_and_the_plain_ones_behind_it_are_asked_too() -> None:
+    hooks = Hooks([plugin("a", on_turn=fine_later), plugin("b", on_turn=fine_later), plugin("c", on_turn=refuse)])
+    pending = hooks.run_gates(hooks.turn, object())
+    assert inspect.isawaitable(pending)
+    with pytest.raises(BrokerError, match="Too many"):
+        await pending
+    passing = Hooks([plugin("a", on_turn=fine_later), plugin("b", on_turn=lambda self, t: None)])
+    assert await passing.run_gates(passing.turn, object()) is None  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("bug", [crash, crash_later, lambda self, m: False, lambda self, m: asyncio.sleep(0, "yes")])
+async def test_whatever_a_gate_does_unexpectedly_refuses_as_internal(bug: Any, stats: Stats, lines: list[str]) -> None:
+    hooks = Hooks([plugin("buggy", on_message=bug)], stats)
+    with pytest.raises(BrokerError) as refusal:
+        await hooks.run_gates(hooks.message, MESSAGE)  # type: ignore[misc]
+    assert refusal.value.code == "internal"
+    assert "bug" not in refusal.value.message
+    assert stats.plugin_errors == {"buggy": 1}
+    assert "plugin buggy failed in on_message" in lines[0]
+
+
+def test_a_logged_traceback_begins_at_the_plugin_s_own_line(lines: list[str]) -> None:
+    hooks = Hooks([plugin("buggy", on_message=crash)])
+    with pytest.raises(BrokerError) as refusal:
+        hooks.run_gates(hooks.message, MESSAGE)
+    assert "dispatch.py" not in lines[0]
+    assert 'raise LookupError("a bug")' in lines[0]
+    cause = refusal.value.__cause__
+    assert cause is not None
+    assert cause.__traceback__ is not None
+    assert cause.__traceback__.tb_frame.f_code.co_name == "crash"
+
+
+async def test_a_gate_that_does_not_answer_refuses_with_timeout(stats: Stats) -> None:
+    async def hang(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    hooks = Hooks([plugin("slow", on_permission=hang)], stats, patience=0.0)
+    with pytest.raises(BrokerError) as refusal:
+        await hooks.run_gates(hooks.permission, object())  # type: ignore[misc]
+    assert (refusal.value.code, refusal.value.retryable) == ("timeout", True)
+    assert stats.plugin_errors == {"slow": 1}
+
+
+async def test_the_first_plugin_that_knows_says_who_it_is_and_a_later_one_may_still_refuse() -> None:
+    async def is_bob(*_: Any) -> Principal:
+        return Principal("bob")
+
+    unsure = plugin("unsure", on_handshake=lambda self, h: None)
+    ann = plugin("ann", on_handshake=lambda self, h: Principal("ann"))
+    bob = plugin("bob", on_handshake=is_bob)
+    assert await Hooks([unsure, bob, ann]).identify(HANDSHAKE) == Principal("bob")
+    assert await Hooks([unsure]).identify(HANDSHAKE) is None
+    with pytest.raises(BrokerError, match="Too many"):
+        await Hooks([ann, plugin("strict", on_handshake=refuse)]).identify(HANDSHAKE)
+
+
+@pytest.mark.parametrize("bug", [crash, crash_later, lambda self, h: "ann"])
+async def test_a_handshake_gate_that_breaks_lets_nobody_in(bug: Any) -> None:
+    with pytest.raises(BrokerError) as refusal:
+        await Hooks([plugin("buggy", on_handshake=bug)]).identify(HANDSHAKE)
+    assert refusal.value.code == "internal"
+
+
+# -- observers -----------------------------------------------------------------------------------
+
+
+async def test_an_observer_s_error_is_logged_and_counted_and_the_others_are_told(
+    stats: Stats, lines: list[str]
+) -> None:
+    seen: list[int] = []
+
+    async def see(self: Plugin, peer: Peer, code: int) -> None:
+        seen.append(code)
+
+    broken, late, good = (
+        plugin("p", disconnected=crash),
+        plugin("q", disconnected=crash_later),
+        plugin("r", disconnected=see),
+    )
+    hooks = Hooks([broken, late, good], stats)
+    hooks.observe(hooks.disconnected, PEER, 1001)
+    await hooks.settled()
+    assert seen == [1001]
+    assert stats.plugin_errors == {"p": 1, "q": 1}
+    assert [line.splitlines()[0] for line in lines] == [
+        "plugin p failed in disconnected",
+        "plugin q failed in disconnected",
+    ]
+
+
+async def test_async_observers_are_not_waited_for_and_begin_in_order() -> None:
+    begun: list[str] = []
+    gate = asyncio.Event()
+
+    async def wait(self: Plugin, peer: Peer) -> None:
+        begun.append(peer.connection_id)
+        await gate.wait()
+
+    hooks = Hooks([plugin("slow", connected=wait)])
+    for number in range(3):
+        hooks.observe(hooks.connected, Peer(f"c{number}", Principal(), "::1", "broker.v1.json"))
+    assert begun == []
+    settled = asyncio.ensure_future(hooks.settled())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert begun == ["c0", "c1", "c2"]
+    assert not settled.done()
+    gate.set()
+    await settled
+
+
+async def test_a_slow_observer_is_bounded_and_leaves_the_other_plugins_alone(stats: Stats) -> None:
+    gate = asyncio.Event()
+    seen: list[object] = []
+
+    async def wait(self: Plugin, peer: Peer) -> None:
+        await gate.wait()
+
+    async def see(self: Plugin, peer: Peer) -> None:
+        seen.append(peer)
+
+    hooks = Hooks([plugin("slow", connected=wait), plugin("quick", connected=see)], stats)
+    for _ in range(OBSERVING):
+        hooks.observe(hooks.connected, PEER)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    hooks.observe(hooks.connected, PEER)
+    assert stats.dropped == {"observer": 1}
+    gate.set()
+    await hooks.settled()
+    assert len(seen) == OBSERVING + 1
+
+
+# -- actions -------------------------------------------------------------------------------------
+
+
+async def test_an_action_is_answered_by_its_plugin_plain_or_async(stats: Stats) -> None:
+    async def later(peer: Peer, payload: dict[str, int]) -> dict[str, object]:
+        return {"user": peer.principal.user, **payload}
+
+    handlers = {"now": lambda peer, payload: payload["n"] + 1, "later": later}
+    hooks = Hooks([plugin("p", actions=lambda self: handlers)], stats)
+    assert await hooks.act(hooks.actions["now"], PEER, b'{"n": 1}') == b"2"
+    assert await hooks.act(hooks.actions["later"], PEER, b'{"n":1}') == b'{"user":"ann","n":1}'
+
+
+@pytest.mark.parametrize("bug", [crash, crash_later, lambda *_: object()])
+async def test_an_action_that_breaks_is_answered_internal_and_counted(bug: Any, stats: Stats) -> None:
+    async def act(peer: Peer, payload: object) -> object:
+        answer = bug(peer, payload)
+        return await answer if inspect.isawaitable(answer) else answer
+
+    hooks = Hooks([plugin("buggy", actions=lambda self: {"break": act})], stats)
+    with pytest.raises(BrokerError) as refusal:
+        await hooks.act(hooks.actions["break"], PEER, b"{}")
+    assert refusal.value.code == "internal"
+    assert stats.plugin_errors == {"buggy": 1}
+
+
+async def test_an_action_may_refuse(stats: Stats) -> None:
+    hooks = Hooks([plugin("p", actions=lambda self: {"no": lambda peer, payload: refuse()})], stats)
+    with pytest.raises(BrokerError, match="Too many"):
+        await hooks.act(hooks.actions["no"], PEER, b"{}")
+    assert not stats.plugin_errors

@@ -1,0 +1,32 @@
+"""The broker's counters."""
+
+from broker.stats import Histogram, Stats
+
+
+def test_a_histogram_counts_each_observation_in_the_first_bucket_that_holds_it() -> None:
+    histogram = Histogram((0.1, 1.0))
+    for seconds in (0.05, 0.1, 0.5, 1.0, 7.0):
+        histogram.observe(seconds)
+    assert histogram.counts == [2, 2, 1]
+    assert histogram.cumulative() == [2, 4, 5]
+    assert histogram.total == 8.65
+
+
+def test_two_brokers_do_not_share_their_counts() -> None:
+    one, other = Stats(), Stats()
+    one.errors["busy"] += 1
+    one.turn_seconds.observe(1.0)
+    assert not other.errors
+    assert sum(other.turn_seconds.counts) == 0
+
+
+def test_gauges_are_nothing_until_the_core_says_how_to_read_them() -> None:
+    stats = Stats()
+    assert (stats.store_backlog(), stats.outbox_bytes(), stats.loop_lag_seconds(), stats.mailbox_depth()) == (
+        0,
+        0,
+        0,
+        {},
+    )
+    stats.store_backlog = lambda: 7
+    assert stats.store_backlog() == 7
