@@ -5,6 +5,7 @@ agent says back to the session that it is for, in the agent's order. A link that
 is not heard any more.
 """
 
+import asyncio
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any, ClassVar
@@ -13,7 +14,8 @@ import attrs
 import pykka
 from loguru import logger
 
-from broker.actors.loop import LoopActor, LoopRef
+from broker.actors.loop import LoopActor, handles
+from broker.actors.ref import LoopRef
 from broker.agents.port import AgentKind, AgentLink
 from broker.messages import AgentEvent, AgentLost, Prompt, TurnFailed
 from broker.tasks import spawn
@@ -87,26 +89,19 @@ class AgentBridge(LoopActor):
         self._lines: dict[str, _Line] = {}
         self._closing: set[Any] = set()
 
-    def on_receive(self, message: Any) -> Any:
-        """Carry messages between sessions and their links."""
-        match message:
-            case _Said(line, event):
-                self._hear(line, event)
-            case Dispatch():
-                self._dispatch(message)
-            case CancelAtAgent(session_id, turn_id):
-                if link := self._link(session_id):
-                    link.cancel_turn(turn_id)
-            case AnswerAgent(session_id, turn_id, key, option_id):
-                if link := self._link(session_id):
-                    link.answer_approval(turn_id, key, option_id)
-            case CutAgent(session_id):
-                self._cut(session_id)
-            case CloseAgents():
-                return self._close()
-            case _:
-                return super().on_receive(message)
-        return None
+    @handles(CancelAtAgent)
+    def _cancel(self, message: CancelAtAgent) -> None:
+        if link := self._link(message.session_id):
+            link.cancel_turn(message.turn_id)
+
+    @handles(AnswerAgent)
+    def _answer(self, message: AnswerAgent) -> None:
+        if link := self._link(message.session_id):
+            link.answer_approval(message.turn_id, message.key, message.option_id)
+
+    @handles(CutAgent)
+    def _cut_one(self, message: CutAgent) -> None:
+        self._cut(message.session_id)
 
     def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
         """Tell every session that its agent is lost: the bridge that comes next does not know their links."""
@@ -119,28 +114,33 @@ class AgentBridge(LoopActor):
         line = self._lines.get(session_id)
         return None if line is None else line.link
 
+    @handles(Dispatch)
     def _dispatch(self, message: Dispatch) -> None:
         prompt = message.prompt
-        line = self._lines.get(prompt.session_id)
-        if line is None or line.session is not message.session:
-            self._cut(prompt.session_id)
-            line = self._lines[prompt.session_id] = _Line(message.session)
-            line.link = self._kind.open(prompt.session_id, prompt.workspace_dir, partial(self._say, line))
         try:
-            assert line.link is not None
-            line.link.start_turn(prompt)
+            self._link_for(message.session, prompt).start_turn(prompt)
         except Exception as e:  # noqa: BLE001 - an agent kind must not take the other sessions' turns with it
             logger.opt(exception=e).error("agent {} could not be given a turn", self._name)
             self._cut(prompt.session_id)
             _tell(message.session, TurnFailed(prompt.turn_id, "agent_unavailable", "The agent could not be started."))
 
+    def _link_for(self, session: LoopRef[Any], prompt: Prompt) -> AgentLink:
+        line = self._lines.get(prompt.session_id)
+        if line is not None and line.link is not None and line.session is session:
+            return line.link
+        self._cut(prompt.session_id)
+        line = self._lines[prompt.session_id] = _Line(session)
+        line.link = self._kind.open(prompt.session_id, prompt.workspace_dir, partial(self._say, line))
+        return line.link
+
     def _say(self, line: _Line, event: AgentEvent) -> None:
         if not self.actor_stopped.is_set():
             self.actor_ref.tell(_Said(line, event), urgent=True)
 
-    def _hear(self, line: _Line, event: AgentEvent) -> None:
-        if line.link is not None:  # otherwise it was cut, and the session knows how its turn ended
-            _tell(line.session, event)
+    @handles(_Said)
+    def _hear(self, said: _Said) -> None:
+        if said.line.link is not None:  # otherwise it was cut, and the session knows how its turn ended
+            _tell(said.line.session, said.event)
 
     def _cut(self, session_id: str) -> None:
         line = self._lines.pop(session_id, None)
@@ -151,14 +151,14 @@ class AgentBridge(LoopActor):
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    def _close(self) -> Coroutine[Any, Any, None]:
+    @handles(CloseAgents)
+    def _close(self, _: CloseAgents) -> Coroutine[Any, Any, None]:
         for session_id in list(self._lines):
             self._cut(session_id)
         return self._closed()
 
     async def _closed(self) -> None:
-        while self._closing:
-            await next(iter(self._closing))
+        await asyncio.gather(*self._closing, return_exceptions=True)
         await self._kind.close()
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 import attrs
-import msgspec
 import pykka
 
 from broker.actors.log import Follow, LogFailed, Page, Pause, Pull, Unfollow
-from broker.actors.loop import LoopActor, LoopRef
+from broker.actors.loop import LoopActor, handles
+from broker.actors.ref import LoopRef
 from broker.clock import Clock, Timer
 from broker.errors import CLOSE_REASONS, CloseCode
 from broker.hooks import Peer
@@ -22,7 +22,7 @@ from broker.protocol.frames import close_frame, ping_frame, pong_frame, text_fra
 from broker.protocol.outgoing import Failure, Format, Outgoing, Parcel, Response, Welcome
 from broker.stats import Stats
 
-__all__ = ["Connection", "ConnectionOptions", "Hang", "Following", "Pinged"]
+__all__ = ["Connection", "ConnectionOptions", "Following", "Hang", "Pinged"]
 
 LOOK_SECONDS: Final = 0.05
 """How often a connection that fell behind looks whether there is room again."""
@@ -133,11 +133,6 @@ class Connection(LoopActor):
 
     # -- messages -----------------------------------------------------------------------------------
 
-    def on_receive(self, message: Any) -> Any:
-        """Handle one message; the table is in `_HANDLERS`."""
-        handler = _HANDLERS.get(type(message))
-        return super().on_receive(message) if handler is None else handler(self, message)
-
     def on_drained(self) -> None:
         """Write what this burst of messages had to say."""
         out = self._out
@@ -148,9 +143,11 @@ class Connection(LoopActor):
         if not self._transport.is_closing():
             self._transport.write(data)
 
+    @handles(Response, Failure, Welcome)
     def _say(self, value: Outgoing) -> None:
         self._put(text_frame(self._wire.encode(value), self._window_bits), 1)
 
+    @handles(Parcel)
     def _deliver(self, parcel: Parcel) -> None:
         self._put(parcel.frames(self._wire, self._window_bits), len(parcel.items))
 
@@ -174,15 +171,18 @@ class Connection(LoopActor):
 
     # -- logs ---------------------------------------------------------------------------------------
 
+    @handles(Following)
     def _follow(self, message: Following) -> None:
         if self._follows is None:
             self._follows = {}
         self._follows[message.log] = _Follow(message.ref, message.after)
 
+    @handles(Unfollowing)
     def _unfollow(self, message: Unfollowing) -> None:
         if self._follows is not None:
             self._follows.pop(message.log, None)
 
+    @handles(Page)
     def _read(self, page: Page) -> None:
         """Take a page. Live ones that do not fit are left in the log, to be pulled when there is room."""
         follow = self._follows.get(page.log) if self._follows else None
@@ -226,6 +226,7 @@ class Connection(LoopActor):
         if not self.actor_stopped.is_set():
             self.actor_ref.tell(_LOOK, urgent=True)
 
+    @handles(_Look)
     def _look(self, _: _Look) -> None:
         """Go on with the logs that wait for room, or give the peer up after too long without any."""
         if self.close_code is not None or self._behind_since is None:
@@ -242,6 +243,7 @@ class Connection(LoopActor):
             if not follow.live and not follow.waiting:
                 self._pull(follow)
 
+    @handles(LogFailed)
     def _start_over(self, message: LogFailed) -> None:
         """The log's actor starts anew; ask its next incarnation for what comes after what we have."""
         follow = self._follows.get(message.log) if self._follows else None
@@ -274,10 +276,12 @@ class Connection(LoopActor):
             self._options.stats.dropped["heartbeat"] += 1
             self._hang(Hang(CloseCode.HEARTBEAT_MISSED))
 
+    @handles(Pinged)
     def _pong(self, message: Pinged) -> None:
         if self.close_code is None and not self._is_full():
             self._out.append(pong_frame(message.payload))
 
+    @handles(Hang)
     def _hang(self, message: Hang) -> None:
         """Send a close frame after all that was said before, and cut the line if no answer comes."""
         if self.close_code is not None:
@@ -350,18 +354,3 @@ class SocketReply:
     def _note_log(self, data: dict[str, Any], ref: LoopRef[Any], after: int = 0) -> None:
         log = f"session:{data['session_id']}" if "session_id" in data else f"room:{data['room']}"
         self._connection.tell(Following(log, ref, after), urgent=True)
-
-
-_HANDLERS: Final[dict[type, Callable[[Connection, Any], Any]]] = {
-    Response: Connection._say,
-    Failure: Connection._say,
-    Welcome: Connection._say,
-    Parcel: Connection._deliver,
-    Page: Connection._read,
-    Following: Connection._follow,
-    Unfollowing: Connection._unfollow,
-    LogFailed: Connection._start_over,
-    Pinged: Connection._pong,
-    Hang: Connection._hang,
-    _Look: Connection._look,
-}

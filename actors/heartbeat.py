@@ -8,7 +8,7 @@ are spread over the interval.
 from typing import Final
 
 from broker.actors.connection import Connection
-from broker.actors.loop import LoopRef
+from broker.actors.ref import LoopRef
 from broker.clock import Clock, Timer
 
 __all__ = ["Heartbeats"]

@@ -14,7 +14,9 @@ from typing import Any, ClassVar, Final
 import attrs
 import pykka
 
-from broker.actors.loop import LoopActor, LoopRef, ReplyTo
+from broker.actors.futures import ReplyTo
+from broker.actors.loop import LoopActor, handles
+from broker.actors.ref import LoopRef
 from broker.actors.store import Committed, StorePort, WriteFailed
 from broker.clock import Clock
 from broker.errors import BrokerError
@@ -191,6 +193,7 @@ class LogActor(LoopActor):
         self._delete = False
         return write
 
+    @handles(Committed, WriteFailed)
     def take_commit(self, message: Committed | WriteFailed) -> None:
         """Go on with what waited for a commit.
 
@@ -242,6 +245,7 @@ class LogActor(LoopActor):
             return start
         return Position(after, recovered=True)
 
+    @handles(Pull, Follow)
     def take_follower(self, message: Pull | Follow) -> Coroutine[Any, Any, None] | None:
         """Serve a follower the next page; the last one makes it live."""
         if isinstance(message, Pull) and message.follower not in self._followers:
@@ -259,19 +263,16 @@ class LogActor(LoopActor):
             first: what it is told before.
         """
         tail = self._tail
-        if after >= self._durable_head:
-            return self._hand_out(follower, after, first, [])
-        if tail and tail[0].seq <= after + 1:
-            return self._hand_out(follower, after, first, _some(tail, after))
-        return self._serve_from_store(follower, after, first)
+        if after < self._durable_head and (not tail or tail[0].seq > after + 1):
+            return self._serve_from_store(follower, after, first)
+        self._hand_out(follower, after, first, _some(tail, after))
+        return None
 
     async def _serve_from_store(self, follower: LoopRef[Any], after: int, first: tuple[Outgoing, ...]) -> None:
         page = await self._store.read("records_after", self.log, after, limit=PAGE_RECORDS, max_bytes=PAGE_BYTES)
         self._hand_out(follower, after, first, page)
 
-    def _hand_out(
-        self, follower: LoopRef[Any], after: int, first: tuple[Outgoing, ...], records: list[Record]
-    ) -> None:
+    def _hand_out(self, follower: LoopRef[Any], after: int, first: tuple[Outgoing, ...], records: list[Record]) -> None:
         at = records[-1].seq if records else after
         live = at >= self._durable_head
         items = (*first, *(self.present(record) for record in records))
@@ -281,6 +282,15 @@ class LogActor(LoopActor):
         self._followers[follower] = live
         self._tell(follower, Page(self.log, Parcel(items), records[0].seq if records else 0, at, live))
 
+    @handles(Unfollow)
+    def _leave_follower(self, message: Unfollow) -> None:
+        self.forget_follower(message.follower)
+
+    @handles(Pause)
+    def _pause_follower(self, message: Pause) -> None:
+        if message.follower in self._followers:
+            self._followers[message.follower] = False
+
     def caught_up(self) -> tuple[Outgoing, ...]:
         """Return what a follower is told when it has caught up."""
         return ()
@@ -289,11 +299,6 @@ class LogActor(LoopActor):
         """Let go of a follower."""
         self._followers.pop(follower, None)
         self._newcomers.discard(follower)
-
-    def pause_follower(self, follower: LoopRef[Any]) -> None:
-        """Stop telling a follower; it pulls when it has room."""
-        if follower in self._followers:
-            self._followers[follower] = False
 
     def _tell(self, follower: LoopRef[Any], message: Any) -> None:
         try:
@@ -316,8 +321,9 @@ class LogActor(LoopActor):
 
 
 def _some(tail: deque[Record], after: int) -> list[Record]:
-    start = after + 1 - tail[0].seq
+    """Return a page of the newest records, those above `after`."""
     page: list[Record] = []
+    start = len(tail) if not tail else after + 1 - tail[0].seq
     size = 0
     for i in range(start, len(tail)):
         record = tail[i]

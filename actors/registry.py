@@ -12,8 +12,10 @@ import attrs
 import pykka
 
 from broker.actors.connection import Connection, Hang
+from broker.actors.futures import ReplyTo
 from broker.actors.log import LogActor
-from broker.actors.loop import InboxFull, LoopActor, LoopRef, ReplyTo
+from broker.actors.loop import LoopActor, handles
+from broker.actors.ref import InboxFull, LoopRef
 from broker.actors.room import Room
 from broker.actors.session import Gone, MayStop, Session, Sweep
 from broker.actors.supervisor import Supervisor
@@ -204,11 +206,6 @@ class Registry(LoopActor):
         if self._timer is not None:
             self._timer.cancel()
 
-    def on_receive(self, message: Any) -> Any:
-        """Handle one message; the table is in `_HANDLERS`."""
-        handler = _HANDLERS.get(type(message))
-        return super().on_receive(message) if handler is None else handler(self, message)
-
     def on_drained(self) -> None:
         """Tell everybody what this burst of messages broadcast, encoded once and in one write each."""
         if not self._broadcasts:
@@ -221,12 +218,14 @@ class Registry(LoopActor):
 
     # -- connections --------------------------------------------------------------------------------
 
+    @handles(Connected)
     def _connected(self, message: Connected) -> None:
         peer = message.peer
         self._connections[peer.connection_id] = (message.ref, message)
         if peer.principal.user is not None:
             self._users.setdefault(peer.principal.user, set()).add(peer.connection_id)
 
+    @handles(Disconnected)
     def _disconnected(self, message: Disconnected) -> None:
         peer = message.peer
         self._connections.pop(peer.connection_id, None)
@@ -236,10 +235,12 @@ class Registry(LoopActor):
             if not mine:
                 del self._users[peer.principal.user or ""]
 
+    @handles(ToAll)
     def _broadcast(self, message: ToAll) -> int:
         self._broadcasts.append(Broadcast(message.sender, message.data))
         return len(self._connections)
 
+    @handles(SendTo)
     def _send(self, message: SendTo) -> int:
         targets = set(message.connections)
         for user in message.users:
@@ -253,15 +254,18 @@ class Registry(LoopActor):
                 delivered += 1
         return delivered
 
+    @handles(Connections)
     def _list(self, message: Connections) -> dict[str, Any]:
         answer: dict[str, Any] = {"count": len(self._connections)}
         if message.detailed:
             answer["connections"] = [_connection_data(*known) for known in self._connections.values()]
         return answer
 
+    @handles(Peers)
     def _peers(self, message: Peers) -> list[Peer]:
         return [known.peer for _, known in self._connections.values()]
 
+    @handles(HangAll)
     def _hang_all(self, message: HangAll) -> None:
         for ref, _ in self._connections.values():
             if ref.is_alive():
@@ -269,10 +273,12 @@ class Registry(LoopActor):
 
     # -- sessions and rooms -------------------------------------------------------------------------
 
+    @handles(ToSession)
     def _to_session(self, message: ToSession) -> None:
-        make = partial(self._options.session, message.session_id, None, False)  # noqa: FBT003
+        make = partial(self._options.session, message.session_id, None, False)
         self._forward(f"session:{message.session_id}", make, message.operation)
 
+    @handles(CreateSession)
     def _create_session(self, message: CreateSession) -> None:
         session_id = message.row.session_id
         log = f"session:{session_id}"
@@ -285,13 +291,15 @@ class Registry(LoopActor):
 
         self._forward(log, make, Created(message.by, message.follower))
 
+    @handles(ToRoom)
     def _to_room(self, message: ToRoom) -> None:
         self._forward(f"room:{message.room}", partial(self._options.room, message.room), message.operation)
 
+    @handles(Wake)
     def _wake(self, message: Wake) -> None:
         log = f"session:{message.session_id}"
         if log not in self._places:
-            self._place(log, partial(self._options.session, message.session_id, None, False))  # noqa: FBT003
+            self._place(log, partial(self._options.session, message.session_id, None, False))
 
     def _forward(self, log: str, make: Callable[[], LogActor], operation: Any) -> None:
         place = self._places.get(log)
@@ -318,6 +326,7 @@ class Registry(LoopActor):
         self._options.stats.rooms = rooms
         self._options.stats.sessions = len(self._places) - rooms
 
+    @handles(Live)
     def _live(self, message: Live) -> dict[str, LoopRef[Any]]:
         return {log: place.ref for log, place in self._places.items()}
 
@@ -327,12 +336,14 @@ class Registry(LoopActor):
         self._timer = self._options.clock.call_later(SWEEP_SECONDS, self._remind)
         self.actor_ref.tell(_SweepAll(), urgent=True)
 
+    @handles(_SweepAll)
     def _sweep(self, _: _SweepAll) -> None:
         session, room = Sweep(self._options.idle_after), Sweep(min(ROOM_IDLE, self._options.idle_after))
         for log, place in self._places.items():
             if place.held is None and place.ref.is_alive():
                 place.ref.tell(room if log.startswith("room:") else session, urgent=True)
 
+    @handles(Gone)
     def _let_go(self, message: Gone) -> None:
         place = self._places.get(message.log)
         if place is not None and place.ref is message.ref and place.held is None:
@@ -349,6 +360,7 @@ class Registry(LoopActor):
         if not self.actor_stopped.is_set():
             self.actor_ref.tell(_Stopped(message.log, gone), urgent=True)
 
+    @handles(_Stopped)
     def _stopped(self, message: _Stopped) -> None:
         place = self._places.get(message.log)
         if place is None:
@@ -366,7 +378,7 @@ class Registry(LoopActor):
         if place is None:
             kind, _, name = log.partition(":")
             options = self._options
-            make = partial(options.room, name) if kind == "room" else partial(options.session, name, None, False)  # noqa: FBT003
+            make = partial(options.room, name) if kind == "room" else partial(options.session, name, None, False)
             place = self._place(log, make)
         _hand(place.ref, operation, reply_to)
 
@@ -398,22 +410,3 @@ def _connection_data(ref: LoopRef[Connection], known: Connected) -> dict[str, An
         "rooms": [log.removeprefix("room:") for log in logs if log.startswith("room:")],
         "sessions": [log.removeprefix("session:") for log in logs if log.startswith("session:")],
     }
-
-
-_HANDLERS: Final[dict[type, Callable[[Registry, Any], Any]]] = {
-    Connected: Registry._connected,
-    Disconnected: Registry._disconnected,
-    ToSession: Registry._to_session,
-    CreateSession: Registry._create_session,
-    ToRoom: Registry._to_room,
-    ToAll: Registry._broadcast,
-    SendTo: Registry._send,
-    Connections: Registry._list,
-    Peers: Registry._peers,
-    Live: Registry._live,
-    HangAll: Registry._hang_all,
-    Wake: Registry._wake,
-    Gone: Registry._let_go,
-    _SweepAll: Registry._sweep,
-    _Stopped: Registry._stopped,
-}

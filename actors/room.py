@@ -5,10 +5,11 @@ from typing import Any, Final
 
 import attrs
 
-from broker.actors.log import Follow, LogActor, Pause, Pull, Unfollow
-from broker.actors.loop import LoopRef
+from broker.actors.log import Follow, LogActor
+from broker.actors.loop import handles
+from broker.actors.ref import LoopRef
 from broker.actors.session import Gone, MayStop, Sweep
-from broker.actors.store import Committed, StorePort, WriteFailed
+from broker.actors.store import StorePort
 from broker.clock import Clock
 from broker.ids import new_id
 from broker.messages import Record
@@ -60,11 +61,6 @@ class Room(LogActor):
             self.epoch, self.head, self.floor = log.epoch, log.head, log.floor
             self._durable_head = log.head
 
-    def on_receive(self, message: Any) -> Any:
-        """Handle one message; the table is in `_HANDLERS`."""
-        handler = _HANDLERS.get(type(message))
-        return super().on_receive(message) if handler is None else handler(self, message)
-
     def on_drained(self) -> None:
         """Write what is to be kept, and tell the members what is not, in one parcel."""
         if self._passing:
@@ -76,6 +72,7 @@ class Room(LogActor):
         if self._create is None or self.head:  # a room nobody ever spoke in leaves no trace
             super().on_drained()
 
+    @handles(Join)
     def _join(self, message: Join) -> Any:
         self._members[message.follower] = {"connection_id": message.connection_id, "user": message.by.user}
         position = self.locate(-1 if message.after_seq is None else message.after_seq, message.epoch)
@@ -89,10 +86,12 @@ class Room(LogActor):
         self.answer_later().set((answer, self.actor_ref, position.after))
         return self.serve(message.follower, position.after)
 
+    @handles(Leave)
     def _leave(self, message: Leave) -> dict[str, Any]:
         self.forget_follower(message.follower)
         return {}
 
+    @handles(Publish)
     def _publish(self, message: Publish) -> dict[str, Any] | None:
         if not self._options.history:
             event = RoomEvent(self._name, None, message.event, message.sender, message.data, self._clock.now())
@@ -106,9 +105,11 @@ class Room(LogActor):
         )
         return None
 
+    @handles(Presence)
     def _presence(self, message: Presence) -> dict[str, Any]:
         return {"members": list(self._members.values())}
 
+    @handles(RoomHistory)
     async def _history(self, message: RoomHistory) -> list[Record]:
         if not self._options.history:
             return []
@@ -116,14 +117,17 @@ class Room(LogActor):
         page: list[Record] = await self._store.read("records_before", self.log, before, limit=message.limit)
         return [record for record in page if record.seq >= self.floor]
 
+    @handles(Follow)
     def _take_back(self, message: Follow) -> Any:
         """Take back a member that an earlier incarnation of this actor had."""
         self._members[message.follower] = message.member
         return self.take_follower(message)
 
+    @handles(MayStop)
     def _may_stop(self, message: MayStop | None = None) -> bool:
         return not self._members and self.settled
 
+    @handles(Sweep)
     def _sweep(self, message: Sweep) -> None:
         if self._may_stop():
             self._options.registry(Gone(self.log, self.actor_ref))
@@ -136,20 +140,3 @@ class Room(LogActor):
     def present(self, record: Record) -> Outgoing:
         """Return the event as members are told it."""
         return RoomEvent(self._name, record.seq, record.kind, record.author or b"null", record.data, record.at)
-
-
-_HANDLERS: Final[dict[type, Callable[[Room, Any], Any]]] = {
-    Publish: Room._publish,
-    Committed: Room.take_commit,
-    WriteFailed: Room.take_commit,
-    Join: Room._join,
-    Leave: Room._leave,
-    Presence: Room._presence,
-    RoomHistory: Room._history,
-    Sweep: Room._sweep,
-    MayStop: Room._may_stop,
-    Pull: Room.take_follower,
-    Follow: Room._take_back,
-    Pause: lambda room, message: room.pause_follower(message.follower),
-    Unfollow: lambda room, message: room.forget_follower(message.follower),
-}

@@ -9,9 +9,10 @@ import msgspec
 import pykka
 
 from broker.actors.agent_bridge import AgentBridge, AnswerAgent, CancelAtAgent, CutAgent, Dispatch
-from broker.actors.log import Follow, LogActor, Pause, Pull, Unfollow
-from broker.actors.loop import InboxFull, LoopRef
-from broker.actors.store import Committed, StorePort, WriteFailed
+from broker.actors.log import LogActor
+from broker.actors.loop import handles
+from broker.actors.ref import InboxFull, LoopRef
+from broker.actors.store import StorePort
 from broker.clock import Clock, Timer, rfc3339
 from broker.errors import BrokerError
 from broker.ids import new_id
@@ -188,14 +189,11 @@ class Session(LogActor):
     # -- messages -----------------------------------------------------------------------------------
 
     def on_receive(self, message: Any) -> Any:
-        """Handle one message; the table is in `_HANDLERS`."""
-        handler = _HANDLERS.get(type(message))
-        if handler is None:
-            return super().on_receive(message)
+        """Handle one message; a session that is not there only says so."""
         if self._missing and isinstance(message, Operation):
             self._options.registry(Gone(self.log, self.actor_ref))
             raise BrokerError("not_found", "There is no such session.", field="$.payload.session_id")
-        return handler(self, message)
+        return super().on_receive(message)
 
     def on_drained(self) -> None:
         """Send what was written, and see to it that the machine is called when something is due."""
@@ -203,6 +201,7 @@ class Session(LogActor):
         if not self._missing:
             self._set_timer()
 
+    @handles(Created)
     def _created(self, message: Created) -> None:
         if not self._new:
             raise BrokerError("session_exists", field="$.payload.session_id")
@@ -219,6 +218,7 @@ class Session(LogActor):
         }
         self.reply_after_commit((answer, self.actor_ref))
 
+    @handles(Attach)
     def _attach(self, message: Attach) -> Coroutine[Any, Any, None] | None:
         row = self._check(message.by)
         position = self.locate(message.after_seq, message.epoch)
@@ -238,18 +238,23 @@ class Session(LogActor):
         reset = () if position.recovered else (SessionReset(self.session_id, self.epoch, head, self.floor),)
         return self.serve(message.follower, position.after, reset)
 
+    @handles(Describe)
     def _describe(self, message: Describe) -> dict[str, Any]:
         row = self._check(message.by)
         view = {**session_data(row), "epoch": self.epoch, "head": self._durable_head, "floor": self.floor}
         return {**view, **self._machine.view(), "variables": self._variables}
 
+    @handles(History)
     async def _history(self, message: History) -> list[Record]:
         self._check(message.by)
         before = min(message.before_seq or self._durable_head + 1, self._durable_head + 1)
         kinds = MESSAGES if message.kind == "messages" else None
-        page: list[Record] = await self._store.read("records_before", self.log, before, limit=message.limit, kinds=kinds)
+        page: list[Record] = await self._store.read(
+            "records_before", self.log, before, limit=message.limit, kinds=kinds
+        )
         return page
 
+    @handles(Update)
     def _update(self, message: Update) -> None:
         row = self._check_open(message.by)
         if message.title is not None:
@@ -265,6 +270,7 @@ class Session(LogActor):
         self._save_row(row)
         self.reply_after_commit({"head": self.head})
 
+    @handles(Start)
     def _start(self, message: Start) -> None:
         self._check_open(message.by)
         now = self._options.clock.monotonic()
@@ -279,17 +285,20 @@ class Session(LogActor):
             self._accepted_at[accepted.turn_id] = now
         self.reply_after_commit({**attrs.asdict(accepted), "durable": self._store.durable})
 
+    @handles(Cancel)
     def _cancel(self, message: Cancel) -> None:
         self._check(message.by)
         turn = self._machine.cancel(message.turn_id, by=message.by.user, now=self._options.clock.monotonic())
         ended = {"status": "ended", "outcome": turn.outcome}
         self.reply_after_commit(ended if turn.outcome else {"status": "cancelling"})
 
+    @handles(Answer)
     def _answer(self, message: Answer) -> None:
         self._check(message.by)
         self._machine.answer(message.approval_id, message.option_id, by=message.by.user)
         self.reply_after_commit({"resolved_by": message.by.user, "option_id": message.option_id})
 
+    @handles(Close)
     def _close(self, message: Close) -> None:
         row = self._check(message.by)
         if not row.closed:
@@ -299,6 +308,7 @@ class Session(LogActor):
             self.after_commit(self._cut_agent)
         self.reply_after_commit({})
 
+    @handles(Delete)
     def _delete_all(self, message: Delete) -> None:
         self._check(message.by)
         self._machine.close(message.by.user, self._options.clock.monotonic())
@@ -311,6 +321,7 @@ class Session(LogActor):
 
     # -- the agent ----------------------------------------------------------------------------------
 
+    @handles(TextDelta, AgentRecord, ApprovalRequested, TurnSettled, TurnFailed, AgentLost)
     def _hear(self, event: AgentEvent) -> None:
         now = self._options.clock.monotonic()
         if self._dispatched_at is not None and isinstance(event, TextDelta):
@@ -372,12 +383,15 @@ class Session(LogActor):
         if not self.actor_stopped.is_set():
             self.actor_ref.tell(_Tick(), urgent=True)
 
+    @handles(_Tick)
     def _tick(self, message: _Tick) -> None:
         self._machine.tick(self._options.clock.monotonic())
 
+    @handles(MayStop)
     def _may_stop(self, message: MayStop | None = None) -> bool:
         return self._missing or not (self._followers or self._machine.busy or not self.settled)
 
+    @handles(Sweep)
     def _sweep(self, message: Sweep) -> None:
         now = self._options.clock.monotonic()
         if not self._may_stop():
@@ -385,6 +399,7 @@ class Session(LogActor):
         elif self._missing or now - self._active_at >= message.idle_after:
             self._options.registry(Gone(self.log, self.actor_ref))
 
+    @handles(StopSession)
     def _stop_turns(self, message: StopSession) -> None:
         if not self._missing:
             self._machine.halt("the broker was stopped while the turn was running")
@@ -443,28 +458,3 @@ class Session(LogActor):
 
 def _approval_id(record: Record) -> str:
     return str(msgspec.json.decode(record.data)["approval_id"])
-
-
-_HANDLERS: Final[dict[type, Callable[[Session, Any], Any]]] = {
-    Created: Session._created,
-    Attach: Session._attach,
-    Describe: Session._describe,
-    History: Session._history,
-    Update: Session._update,
-    Start: Session._start,
-    Cancel: Session._cancel,
-    Answer: Session._answer,
-    Close: Session._close,
-    Delete: Session._delete_all,
-    Sweep: Session._sweep,
-    MayStop: Session._may_stop,
-    StopSession: Session._stop_turns,
-    _Tick: Session._tick,
-    Committed: Session.take_commit,
-    WriteFailed: Session.take_commit,
-    Pull: Session.take_follower,
-    Follow: Session.take_follower,
-    Pause: lambda session, message: session.pause_follower(message.follower),
-    Unfollow: lambda session, message: session.forget_follower(message.follower),
-    **dict.fromkeys((TextDelta, AgentRecord, ApprovalRequested, TurnSettled, TurnFailed, AgentLost), Session._hear),
-}

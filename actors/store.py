@@ -13,7 +13,9 @@ import pykka
 from loguru import logger
 from pykka.messages import ProxyCall
 
-from broker.actors.loop import LoopActor, LoopRef, ask_thread
+from broker.actors.futures import ask_thread
+from broker.actors.loop import LoopActor, handles
+from broker.actors.ref import LoopRef
 from broker.clock import Clock, Timer
 from broker.errors import BrokerError
 from broker.ids import new_id
@@ -166,17 +168,13 @@ class Store(LoopActor):
         self._writer = _Writer.start(self._engine)
         self._reading = _Reading.start(self._engine)
 
-    def on_receive(self, message: Any) -> Any:
-        """Gather appends; tell the owners of what was written."""
-        match message:
-            case Append():
-                self._waiting.append(message)
-                return None
-            case _Written(batch, failures):
-                return self._announce(batch, failures)
-            case Committed() | WriteFailed():
-                return None  # of our own probe; its batch has already told how the store is
-        return super().on_receive(message)
+    @handles(Append)
+    def _gather(self, append: Append) -> None:
+        self._waiting.append(append)
+
+    @handles(Committed, WriteFailed)
+    def _hear_of_probe(self, _: Committed | WriteFailed) -> None:
+        """Do nothing: the batch of our own probe has already told how the store is."""
 
     def on_drained(self) -> None:
         """Send what has gathered, unless a transaction is on its way: what comes meanwhile shares the next."""
@@ -206,7 +204,9 @@ class Store(LoopActor):
         """
         return cast("list[str]", await ask_thread(self._writer, message, timeout=60))
 
-    def _announce(self, batch: _Batch, failures: dict[int, str]) -> None:
+    @handles(_Written)
+    def _announce(self, written: _Written) -> None:
+        batch, failures = written.batch, written.failures
         self._writing = False
         if failures:
             self._mark_sick(next(iter(failures.values())))

@@ -7,7 +7,8 @@ from typing import Any, Final, TypeVar
 import pykka
 from loguru import logger
 
-from broker.actors.loop import LoopActor, LoopRef
+from broker.actors.loop import LoopActor
+from broker.actors.ref import LoopRef
 from broker.clock import Clock
 
 __all__ = ["Supervisor"]

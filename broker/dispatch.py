@@ -13,11 +13,11 @@ from types import NoneType
 from typing import Any, Final
 
 import attrs
-from loguru import logger
 
 from broker.errors import BrokerError
 from broker.hooks import HOOKS, Handshake, Peer, Plugin
 from broker.ids import new_id
+from broker.logs import limited
 from broker.messages import Principal
 from broker.offers import Action, collect_actions, collect_routes, to_json
 from broker.stats import Stats
@@ -206,8 +206,8 @@ class Hooks:
         """Log and count a plugin's own error; return what a client is told of it, an id by which to ask us."""
         self._stats.plugin_errors[plugin] += 1
         trace_id = new_id()
-        bound = logger.bind(plugin=plugin, trace_id=trace_id)
-        bound.opt(exception=_from_its_own_line(error)).error("plugin {} failed in {}", plugin, where)
+        log = limited((plugin, where, type(error))).opt(exception=_from_its_own_line(error))
+        log.error("plugin {} failed in {}, trace {}", plugin, where, trace_id)  # noqa: PLE1205 - loguru's braces
         if isinstance(error, TimeoutError):
             return BrokerError("timeout", hint=f"trace {trace_id}")
         return BrokerError("internal", hint=f"trace {trace_id}")

@@ -5,7 +5,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Final, cast
 
 from broker import __version__
-from broker.actors.loop import LoopRef
+from broker.actors.ref import LoopRef
 from broker.actors.registry import Peers, Registry, SendTo, ToAll, ToRoom
 from broker.hooks import Peer
 from broker.messages import Principal

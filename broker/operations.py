@@ -63,7 +63,6 @@ class Describe(Operation):
     """Return the session's row and state, for the HTTP API."""
 
 
-
 @attrs.frozen
 class History(Operation):
     """Return a page of records, or of messages, that ends below `before_seq`."""
@@ -108,7 +107,6 @@ class Answer(Operation):
 @attrs.frozen
 class Close(Operation):
     """Close the session: it can be read, but takes no more turns."""
-
 
 
 @attrs.frozen

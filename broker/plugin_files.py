@@ -104,9 +104,14 @@ def find(plugins_dir: Path | None) -> dict[str, Found]:
 
 
 def own_frames(error: BaseException) -> str:
-    """Return an error and its traceback without our frames and the import system's: the plugin's part of it."""
+    """Return an error and where it was raised, without our frames and the import system's: the plugin's part of it."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
-    return "".join([*traceback.format_list(frames), *traceback.format_exception_only(error)]).strip()
+    lines = traceback.format_list(frames)
+    # A syntax error shows its line in a form of its own, before its last line.
+    lines += traceback.format_exception_only(error)[:-1] if isinstance(error, SyntaxError) else []
+    text = error.msg if isinstance(error, SyntaxError) else str(error)
+    head = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{head}\n{''.join(lines)}".rstrip()
 
 
 def _is_machinery(filename: str) -> bool:

@@ -63,7 +63,9 @@ def check_workspace(path: str | None, roots: tuple[str, ...], *, open_to_all: bo
     real = Path(path).resolve()
     inside = any(real.is_relative_to(Path(root).resolve()) for root in roots)
     if not inside and (roots or not open_to_all):
-        raise BrokerError("forbidden", "That directory is outside of the workspace roots.", field="$.payload.workspace_dir")
+        raise BrokerError(
+            "forbidden", "That directory is outside of the workspace roots.", field="$.payload.workspace_dir"
+        )
     if not real.is_dir():
         raise BrokerError("workspace_not_found", field="$.payload.workspace_dir")
     return str(real)

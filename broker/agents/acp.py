@@ -4,10 +4,10 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import attrs
+from loguru import logger
 
 from broker.agents.dialogue import Dialogue
 from broker.agents.port import Emit
@@ -129,19 +129,29 @@ class AcpLink:
 
     async def _start(self, dialogue: Dialogue, child: Child) -> None:
         try:
+            error = await self._begin(dialogue, child)
+        except Exception as e:  # noqa: BLE001 - a turn waits behind this, and must hear of its end
+            logger.opt(exception=e).error("the agent of session {} could not be started", self._session_id)
+            error = BrokerError("agent_unavailable", "The agent cannot be started.")
+        if error is not None and self._dialogue is dialogue:
+            self._give_up(error)
+
+    async def _begin(self, dialogue: Dialogue, child: Child) -> BrokerError | None:
+        # The directory may lie on a file system that does not answer; the loop must not wait for it.
+        if not await asyncio.to_thread(os.path.isdir, self._cwd):
+            return BrokerError("workspace_not_found")
+        if self._dialogue is not dialogue:
+            return None
+        program = self._agent.command[0]
+        try:
             await child.start(self._agent.command, self._cwd, child_environment(self._agent.env))
-        except (OSError, ValueError) as e:
-            if self._dialogue is dialogue:
-                self._give_up(self._not_started(e))
-            return
+        except OSError as e:
+            return BrokerError("agent_unavailable", f"The agent cannot be started: {program}: {e.strerror}.")
+        except ValueError:
+            return BrokerError("agent_unavailable", "The agent cannot be started: its command holds a NUL character.")
         if self._dialogue is dialogue:
             dialogue.begin(child.write)
-
-    def _not_started(self, error: OSError | ValueError) -> BrokerError:
-        if not Path(self._cwd).is_dir():
-            return BrokerError("workspace_not_found")
-        why = error.strerror if isinstance(error, OSError) else "its command or environment holds a NUL character"
-        return BrokerError("agent_unavailable", f"The agent cannot be started: {self._agent.command[0]}: {why}.")
+        return None
 
     def _out_of_time(self, dialogue: Dialogue) -> None:
         if self._dialogue is dialogue and not dialogue.ready:

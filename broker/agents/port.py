@@ -15,8 +15,9 @@ class AgentLink(Protocol):
     """One session's line to its agent. No method blocks or raises; what comes of it is emitted."""
 
     def start_turn(self, prompt: Prompt) -> None:
-        """Give the agent a turn; at most one is running per link. It ends with exactly one emitted
-        `TurnSettled`, `TurnFailed` or `AgentLost`.
+        """Give the agent a turn; at most one is running per link.
+
+        It ends with exactly one emitted `TurnSettled`, `TurnFailed` or `AgentLost`.
         """
 
     def cancel_turn(self, turn_id: str) -> None:

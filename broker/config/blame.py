@@ -45,22 +45,39 @@ class MisplacedError(ValueError):
 
 @attrs.frozen
 class _Spot:
-    """Where the walk through an exception stands: what was written there, if anything, and its type."""
+    """Where the walk through an exception stands.
+
+    Attributes:
+        node: what was written there, if anything.
+        path: its dotted name.
+        near: its place, or that of what should hold it.
+        kind: the type it should have.
+        hidden: whether it is a secret, so that its line is not shown.
+        wary: whether a secret may stand beside it, so that only its own part of the line is shown.
+    """
 
     node: Located | None
     path: str
     near: Place
     kind: Any
     hidden: bool = False
+    wary: bool = False
 
     def down(self, name: str | int, kind: Any, *, hidden: bool = False) -> "_Spot":
         node = self.node.child(name) if self.node is not None else None
         near = node.place if node is not None else self.near
-        return _Spot(node, child_path(self.path, name), near, kind, self.hidden or hidden or _holds_secret(kind))
+        hidden = self.hidden or hidden or _holds_secret(kind)
+        return _Spot(node, child_path(self.path, name), near, kind, hidden, self.wary)
 
     def problem(self, message: str, *, at_key: bool = False) -> Problem:
         place = self.node.key if at_key and self.node is not None else self.near
-        return Problem(self.path, message, attrs.evolve(place, text="") if self.hidden else place)
+        text = "" if self.hidden else self._own_part(place) if self.wary else place.text
+        return Problem(self.path, message, attrs.evolve(place, text=text))
+
+    def _own_part(self, place: Place) -> str:
+        name = self.path.rpartition(".")[2]
+        before = place.text[: place.column - 1].strip()
+        return place.text[: place.column - 1 + place.width] if before in {"", f"{name}:"} else ""
 
 
 def blame(error: Exception, node: Located, cls: type) -> list[Problem]:
@@ -72,6 +89,8 @@ def blame(error: Exception, node: Located, cls: type) -> list[Problem]:
 
 
 def _problems(error: BaseException, spot: _Spot) -> Iterator[Problem]:
+    if isinstance(error, ForbiddenExtraKeysError | ClassValidationError) and _holds_secrets(error.cl):
+        spot = attrs.evolve(spot, wary=True)
     if isinstance(error, ForbiddenExtraKeysError):
         for name in sorted(error.extra_fields):
             yield spot.down(name, None).problem(_unknown(name, error.cl), at_key=True)
@@ -129,6 +148,11 @@ def _holds_secret(kind: Any) -> bool:
     return kind is Secret or any(_holds_secret(part) for part in get_args(kind))
 
 
+def _holds_secrets(cls: Any) -> bool:
+    fields = attrs.fields(cls) if attrs.has(cls) else ()
+    return any(_holds_secret(field.type) or field.metadata.get("secret") for field in fields)
+
+
 def _in_words(error: BaseException, kind: Any) -> str:
     text = str(error)
     unit = next((mark for mark in get_args(kind) if isinstance(mark, Unit)), None)
@@ -136,7 +160,7 @@ def _in_words(error: BaseException, kind: Any) -> str:
         got = f"expected {_WORDS.get(match[1], match[1])}, got {_WORDS.get(match[2], match[2])}"
         return f"{got}; put it in quotes" if match[1] == "str" and match[2] in {"int", "float", "bool"} else got
     if match := _LIMIT.search(text):
-        bound = unit.write(float(match[4])) if unit else match[4]
+        bound = unit.write(float(match[4])) if unit else match[4].removesuffix(".0")
         what = unit.name if unit else _WORDS.get(match[1], match[1]).removeprefix("a ")
         if match[2]:
             if match[3] == ">=" and bound == "1":

@@ -45,7 +45,7 @@ _BYTES: Final = {
 }
 _MOST: Final = 1 << 52
 """The largest number of seconds or bytes; above it, floats no longer count one by one."""
-_NUMBER: Final = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
+_NUMBER: Final = r"[0-9]{1,16}(?:\.[0-9]{1,9})?"
 _DURATION: Final = re.compile(rf"(?:{_NUMBER}(?:ms|[dhms]))+", re.ASCII)
 _PART: Final = re.compile(rf"({_NUMBER})(ms|[dhms])", re.ASCII)
 _SIZE: Final = re.compile(rf"({_NUMBER}) ?([KMGTk]?i?B)", re.ASCII)
@@ -88,8 +88,8 @@ def parse_size(value: object) -> int:
     """
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return int(_bounded(Decimal(value)))
-    if isinstance(value, str) and re.fullmatch("[0-9]{1,15}", value, re.ASCII):
-        return int(value)
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,16}", value, re.ASCII):
+        return parse_size(int(value))
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None or match[2] not in _BYTES:
         raise ValueError("expected a size in bytes, such as 1MiB, 64KiB or 4096")

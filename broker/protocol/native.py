@@ -1,5 +1,6 @@
 """`broker.v1.json`, the native format (PROTOCOL section 2)."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 import attrs
@@ -114,13 +115,16 @@ def _session_record(value: SessionRecord) -> bytes:
 
 def _room_event(value: RoomEvent) -> bytes:
     seq = b"" if value.seq is None else b'"seq":%d,' % value.seq
-    return b'{"type":"notification","event":"room.event","room":%b,%b"from":%b,"at":"%b","data":{"event":%b,"data":%b}}' % (
-        _encode(value.room),
-        seq,
-        value.sender,
-        rfc3339(value.at).encode(),
-        _encode(value.event),
-        value.data,
+    return (
+        b'{"type":"notification","event":"room.event","room":%b,%b"from":%b,"at":"%b","data":{"event":%b,"data":%b}}'
+        % (
+            _encode(value.room),
+            seq,
+            value.sender,
+            rfc3339(value.at).encode(),
+            _encode(value.event),
+            value.data,
+        )
     )
 
 
@@ -149,7 +153,7 @@ def _of_session(event: str, session_id: str, data: dict[str, Any]) -> bytes:
     return _encode({"type": "notification", "event": event, "session_id": session_id, "data": data})
 
 
-_ENCODERS: Final[dict[type, Any]] = {
+_ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
     Response: _response,
     Failure: _failure,
     SessionRecord: _session_record,

@@ -123,9 +123,7 @@ class Direct:
     data: bytes
 
 
-Outgoing = (
-    Welcome | Response | Failure | SessionRecord | CaughtUp | SessionReset | RoomEvent | Broadcast | Direct
-)
+Outgoing = Welcome | Response | Failure | SessionRecord | CaughtUp | SessionReset | RoomEvent | Broadcast | Direct
 
 
 class Format(Protocol):

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-
 from broker import operations as ops
 from broker.actors.connection import Unfollowing
 from broker.actors.log import Unfollow
@@ -221,5 +220,3 @@ def _room_presence(caller: Caller, named: payloads.RoomNamed, request_id: str | 
 def _room_history(caller: Caller, history: payloads.RoomHistory, request_id: str | None) -> None:
     operation = ops.RoomHistory(caller.peer.principal, history.before_seq, history.limit)
     caller.to_room(history.room, operation, request_id, encode_events)
-
-

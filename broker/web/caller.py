@@ -6,7 +6,7 @@ from typing import Any, Final
 import attrs
 
 from broker.actors.connection import Connection, Hang, SocketReply
-from broker.actors.loop import LoopRef
+from broker.actors.ref import LoopRef
 from broker.actors.registry import ToRoom, ToSession
 from broker.errors import BrokerError, CloseCode
 from broker.hooks import Inbound, Peer, Permission, TurnRequest
@@ -149,7 +149,9 @@ class Caller:
         if isinstance(payload, Start):
             yield hooks.run_gates(hooks.turn, TurnRequest(payload.session_id, principal, bytes(payload.content)))
 
-    def _go(self, steps: Iterator[Awaitable[None] | None], row: ActionRow, payload: Any, request_id: str | None) -> None:
+    def _go(
+        self, steps: Iterator[Awaitable[None] | None], row: ActionRow, payload: Any, request_id: str | None
+    ) -> None:
         for waiting in steps:
             if waiting is not None:
                 self._later(self._go_after(waiting, steps, row, payload, request_id), request_id)
@@ -214,4 +216,3 @@ class Caller:
         self._errors += 1
         if self._errors > self.services.settings.limits.errors_per_minute and not self.ref.actor_stopped.is_set():
             self.ref.tell(Hang(CloseCode.PROTOCOL_ABUSE), urgent=True)
-

@@ -11,7 +11,7 @@ from loguru import logger
 
 from broker.actors.connection import ConnectionOptions
 from broker.actors.heartbeat import Heartbeats
-from broker.actors.loop import InboxFull, LoopRef
+from broker.actors.ref import InboxFull, LoopRef
 from broker.actors.registry import Registry, ToRoom, ToSession
 from broker.actors.store import StoreHandle
 from broker.clock import Clock

@@ -133,7 +133,9 @@ def _number(request: web.Request, name: str, default: int, most: int | None = No
     if text is None:
         return default
     if not (text.isascii() and text.isdigit() and len(text) < 16) or int(text) < 1 or (most and int(text) > most):
-        raise BrokerError("invalid_message", f"{name} must be a whole number from 1{f' to {most}' if most else ''}.", field=name)
+        raise BrokerError(
+            "invalid_message", f"{name} must be a whole number from 1{f' to {most}' if most else ''}.", field=name
+        )
     return int(text)
 
 
@@ -165,5 +167,3 @@ def _serve_bytes(body: bytes, kind: str) -> Handler:
         return web.Response(body=body, content_type=kind, charset=charset, headers=_HEADERS)
 
     return serve
-
-

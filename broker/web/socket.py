@@ -8,7 +8,7 @@ from loguru import logger
 
 from broker import __version__
 from broker.actors.connection import Connection, Hang, Pinged
-from broker.actors.loop import LoopRef
+from broker.actors.ref import LoopRef
 from broker.actors.registry import Connected, Disconnected
 from broker.errors import BrokerError, CloseCode
 from broker.hooks import Handshake, Peer

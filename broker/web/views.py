@@ -11,7 +11,15 @@ from broker.messages import Record, SessionRow
 from broker.sessions import messages_of, session_data
 from broker.web.services import to_json
 
-__all__ = ["before_of", "encode_events", "encode_messages", "encode_records", "event_data", "record_data", "sessions_page"]
+__all__ = [
+    "before_of",
+    "encode_events",
+    "encode_messages",
+    "encode_records",
+    "event_data",
+    "record_data",
+    "sessions_page",
+]
 
 
 def record_data(record: Record) -> dict[str, Any]:

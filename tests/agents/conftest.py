@@ -8,6 +8,7 @@ from pathlib import Path
 import attrs
 import msgspec
 import pytest
+
 from broker.agents.acp import AcpAgent, AcpLink
 from broker.messages import AgentEvent, AgentLost, AgentRecord, Prompt, TurnFailed, TurnSettled
 

@@ -4,21 +4,35 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
-from broker.agents.acp import AcpAgent
-from broker.messages import AgentLost, AgentRecord, ApprovalRequested, Prompt, TextDelta, TurnFailed, TurnSettled
+from blockbuster import blockbuster_ctx
 from loguru import logger
 
+from broker.agents.acp import AcpAgent
+from broker.messages import (
+    AgentEvent,
+    AgentLost,
+    AgentRecord,
+    ApprovalRequested,
+    Prompt,
+    TextDelta,
+    TurnFailed,
+    TurnSettled,
+)
 
-def texts(events) -> str:
+
+def texts(events: list[AgentEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, TextDelta) and not event.thought)
 
 
 @pytest.fixture
-def fifo(tmp_path) -> str:
+def fifo(tmp_path: Path) -> str:
     """A pipe in the file system, for an agent's grandchild to hold open."""
     path = tmp_path / "fifo"
     os.mkfifo(path)
@@ -44,7 +58,7 @@ async def held(fifo: str):
 # -- whole turns -------------------------------------------------------------------------------------
 
 
-async def test_a_turn_streams_in_order_and_settles(line):
+async def test_a_turn_streams_in_order_and_settles(line: Callable[..., Any]):
     agent = line()
     agent.ask("chunks 200")
     ready, *deltas, settled = await agent.ear.until()
@@ -57,7 +71,7 @@ async def test_a_turn_streams_in_order_and_settles(line):
     assert settled == TurnSettled("t1", "end_turn", b'{"input_tokens":3,"total_tokens":4}')
 
 
-async def test_the_same_process_takes_the_next_turn(line):
+async def test_the_same_process_takes_the_next_turn(line: Callable[..., Any]):
     agent = line()
     agent.ask("chunks 1")
     await agent.ear.until()
@@ -70,7 +84,7 @@ async def test_the_same_process_takes_the_next_turn(line):
     assert agent.link.pid == pid
 
 
-async def test_every_kind_of_report_arrives_in_order(line):
+async def test_every_kind_of_report_arrives_in_order(line: Callable[..., Any]):
     agent = line()
     agent.ask("tool")
     await agent.ear.ready()
@@ -100,7 +114,9 @@ async def test_every_kind_of_report_arrives_in_order(line):
     ("option", "outcome"),
     [("yes", {"outcome": "selected", "optionId": "yes"}), (None, {"outcome": "cancelled"})],
 )
-async def test_a_permission_is_asked_and_answered(line, option, outcome):
+async def test_a_permission_is_asked_and_answered(
+    line: Callable[..., Any], option: str | None, outcome: dict[str, str]
+):
     agent = line()
     agent.ask("permission")
     *_, question = await agent.ear.until(ApprovalRequested)
@@ -109,7 +125,7 @@ async def test_a_permission_is_asked_and_answered(line, option, outcome):
     assert json.loads(texts(await agent.ear.until())) == outcome
 
 
-async def test_a_cancel_answers_the_open_permission(line):
+async def test_a_cancel_answers_the_open_permission(line: Callable[..., Any]):
     agent = line()
     agent.ask("permission")
     await agent.ear.until(ApprovalRequested)
@@ -117,13 +133,13 @@ async def test_a_cancel_answers_the_open_permission(line):
     assert json.loads(texts(await agent.ear.until())) == {"outcome": "cancelled"}
 
 
-async def test_an_agent_that_wants_a_file_is_refused_and_goes_on(line):
+async def test_an_agent_that_wants_a_file_is_refused_and_goes_on(line: Callable[..., Any]):
     agent = line()
     agent.ask("lend")
     assert texts(await agent.ear.until()) == "-32601"
 
 
-async def test_a_cancel_makes_a_silent_agent_settle(line):
+async def test_a_cancel_makes_a_silent_agent_settle(line: Callable[..., Any]):
     agent = line()
     agent.ask("silent")
     await agent.ear.until(TextDelta)
@@ -131,7 +147,7 @@ async def test_a_cancel_makes_a_silent_agent_settle(line):
     assert await agent.ear.until() == [TextDelta("t1", "one more"), TurnSettled("t1", "cancelled")]
 
 
-async def test_updates_outside_of_the_turn_name_no_turn(line):
+async def test_updates_outside_of_the_turn_name_no_turn(line: Callable[..., Any]):
     agent = line("early")
     agent.ask("late")
     early, ready, settled = await agent.ear.until()
@@ -142,7 +158,9 @@ async def test_updates_outside_of_the_turn_name_no_turn(line):
     assert (late.turn_id, late.kind, json.loads(late.data)["text"]) == (None, "message.delta", "by the way")
 
 
-async def test_the_child_has_a_clean_environment_its_directory_and_its_own_session(line, tmp_path, monkeypatch):
+async def test_the_child_has_a_clean_environment_its_directory_and_its_own_session(
+    line: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("ANTHROPIC_API_KEY", "hush")
     agent = line(workspace_dir=str(tmp_path), env={"OWN": "1"})
     agent.ask("where")
@@ -156,7 +174,7 @@ async def test_the_child_has_a_clean_environment_its_directory_and_its_own_sessi
 # -- faults ------------------------------------------------------------------------------------------
 
 
-async def test_lines_that_are_no_json_are_passed_over_and_the_log_says_so_without_them(line):
+async def test_lines_that_are_no_json_are_passed_over_and_the_log_says_so_without_them(line: Callable[..., Any]):
     logged = []
     sink = logger.add(lambda message: logged.append(message.record), level="INFO")
     agent = line()
@@ -168,7 +186,7 @@ async def test_lines_that_are_no_json_are_passed_over_and_the_log_says_so_withou
     assert "Loading" not in str(logged)
 
 
-async def test_what_an_agent_complains_is_logged_at_debug_only_and_bounded(line):
+async def test_what_an_agent_complains_is_logged_at_debug_only_and_bounded(line: Callable[..., Any]):
     logged = []
     sink = logger.add(lambda message: logged.append(message.record), level="DEBUG")
     agent = line()
@@ -181,7 +199,7 @@ async def test_what_an_agent_complains_is_logged_at_debug_only_and_bounded(line)
     assert 0 < len(complaints) < 500
 
 
-async def test_two_answers_settle_the_turn_once(line):
+async def test_two_answers_settle_the_turn_once(line: Callable[..., Any]):
     agent = line()
     agent.ask("twice")
     await agent.ear.until()
@@ -199,7 +217,9 @@ async def test_two_answers_settle_the_turn_once(line):
         ("huge 5000", "The agent wrote a line of more than 4096 bytes."),
     ],
 )
-async def test_an_agent_lost_in_mid_turn_says_how_and_the_next_turn_has_a_fresh_one(line, prompt, reason):
+async def test_an_agent_lost_in_mid_turn_says_how_and_the_next_turn_has_a_fresh_one(
+    line: Callable[..., Any], prompt: str, reason: str
+):
     agent = line(line_limit=4096)
     agent.ask(prompt)
     events = await agent.ear.until()
@@ -211,7 +231,7 @@ async def test_an_agent_lost_in_mid_turn_says_how_and_the_next_turn_has_a_fresh_
     assert (settled.turn_id, settled.stop_reason) == ("t2", "end_turn")
 
 
-async def test_a_line_of_many_megabytes_comes_in_pieces(line):
+async def test_a_line_of_many_megabytes_comes_in_pieces(line: Callable[..., Any]):
     agent = line()
     agent.ask("huge 5000000")
     events = await agent.ear.until()
@@ -219,7 +239,7 @@ async def test_a_line_of_many_megabytes_comes_in_pieces(line):
     assert isinstance(events[-1], TurnSettled)
 
 
-async def test_an_agent_killed_between_turns_is_reported_gone(line):
+async def test_an_agent_killed_between_turns_is_reported_gone(line: Callable[..., Any]):
     agent = line()
     agent.ask("chunks 1")
     await agent.ear.until()
@@ -237,7 +257,7 @@ async def test_an_agent_killed_between_turns_is_reported_gone(line):
         ("babble", "an error that cannot be read"),
     ],
 )
-async def test_an_agents_error_fails_the_turn_and_not_the_next(line, prompt, message):
+async def test_an_agents_error_fails_the_turn_and_not_the_next(line: Callable[..., Any], prompt: str, message: str):
     agent = line()
     agent.ask(prompt)
     *_, failed = await agent.ear.until()
@@ -255,7 +275,7 @@ async def test_an_agents_error_fails_the_turn_and_not_the_next(line, prompt, mes
         (("login",), "The agent wants a login: log it in with its own command first (it offers: API key)."),
     ],
 )
-async def test_a_start_that_fails_fails_the_turn(line, mode, message):
+async def test_a_start_that_fails_fails_the_turn(line: Callable[..., Any], mode: tuple[str, ...], message: str):
     agent = line(*mode)
     agent.ask("chunks 1")
     assert await agent.ear.until() == [TurnFailed("t1", "agent_unavailable", message, retryable=True)]
@@ -267,10 +287,12 @@ async def test_a_start_that_fails_fails_the_turn(line, mode, message):
     [
         ({"command": ("/no/such/agent",)}, "The agent cannot be started: /no/such/agent: No such file or directory."),
         ({"command": ("/etc",)}, "The agent cannot be started: /etc: Permission denied."),
-        ({"command": ("a\0b",)}, "holds a NUL character"),
+        ({"command": ("a\0b",)}, "its command holds a NUL character"),
     ],
 )
-async def test_a_command_that_cannot_be_run_fails_the_turn(line, settings, message):
+async def test_a_command_that_cannot_be_run_fails_the_turn(
+    line: Callable[..., Any], settings: dict[str, Any], message: str
+):
     agent = line(**settings)
     agent.ask("chunks 1")
     (failed,) = await agent.ear.until()
@@ -278,14 +300,16 @@ async def test_a_command_that_cannot_be_run_fails_the_turn(line, settings, messa
     assert message in failed.message
 
 
-async def test_a_missing_workspace_fails_the_turn_as_that(line, tmp_path):
+async def test_a_missing_workspace_fails_the_turn_as_that(line: Callable[..., Any], tmp_path: Path):
     agent = line(workspace_dir=str(tmp_path / "nowhere"))
     agent.ask("chunks 1")
     (failed,) = await agent.ear.until()
     assert (type(failed), failed.code) == (TurnFailed, "workspace_not_found")
 
 
-async def test_an_agent_that_does_not_get_ready_in_time_is_killed_with_all_it_started(line, fifo):
+async def test_an_agent_that_does_not_get_ready_in_time_is_killed_with_all_it_started(
+    line: Callable[..., Any], fifo: str
+):
     async with held(fifo) as (reader, let_go):
         agent = line("mute", fifo, start_timeout=0.3)
         agent.ask("chunks 1")
@@ -298,7 +322,7 @@ async def test_an_agent_that_does_not_get_ready_in_time_is_killed_with_all_it_st
 
 
 @pytest.mark.parametrize("word", ["fork", "abandon"])
-async def test_no_grandchild_survives_a_close_or_the_agents_own_end(line, fifo, word):
+async def test_no_grandchild_survives_a_close_or_the_agents_own_end(line: Callable[..., Any], fifo: str, word: str):
     async with held(fifo) as (reader, let_go):
         agent = line()
         agent.ask(f"{word} {fifo}")
@@ -312,7 +336,7 @@ async def test_no_grandchild_survives_a_close_or_the_agents_own_end(line, fifo, 
         assert await reader.read() == b""
 
 
-async def test_close_kills_an_agent_that_refuses_to_cancel_and_emits_nothing_more(line):
+async def test_close_kills_an_agent_that_refuses_to_cancel_and_emits_nothing_more(line: Callable[..., Any]):
     agent = line()
     agent.ask("stubborn")
     await agent.ear.until(TextDelta)
@@ -326,7 +350,7 @@ async def test_close_kills_an_agent_that_refuses_to_cancel_and_emits_nothing_mor
     assert agent.ear.rest() == []
 
 
-async def test_close_kills_a_stopped_agent(line):
+async def test_close_kills_a_stopped_agent(line: Callable[..., Any]):
     agent = line()
     agent.ask("silent")
     await agent.ear.until(TextDelta)
@@ -337,7 +361,14 @@ async def test_close_kills_a_stopped_agent(line):
         os.kill(pid, 0)
 
 
-async def test_close_while_the_agent_is_being_started_leaves_nothing(line):
+async def test_starting_an_agent_does_not_block_the_loop(line: Callable[..., Any], tmp_path: Path):
+    with blockbuster_ctx("broker.agents"):
+        agent = line(workspace_dir=str(tmp_path))
+        agent.ask("crash 3")
+        assert (await agent.ear.until())[-1] == AgentLost("The agent exited with status 3.")
+
+
+async def test_close_while_the_agent_is_being_started_leaves_nothing(line: Callable[..., Any]):
     agent = line()
     agent.ask("chunks 1")
     await agent.agent.close()
@@ -345,7 +376,7 @@ async def test_close_while_the_agent_is_being_started_leaves_nothing(line):
     assert agent.link.pid is None
 
 
-async def test_an_agent_that_never_reads_blocks_nobody_and_is_lost_once_too_much_waits(line):
+async def test_an_agent_that_never_reads_blocks_nobody_and_is_lost_once_too_much_waits(line: Callable[..., Any]):
     agent = line("deaf")
     agent.ask("x" * 12_000_000)
     await agent.ear.ready()
@@ -353,13 +384,15 @@ async def test_an_agent_that_never_reads_blocks_nobody_and_is_lost_once_too_much
     assert await agent.ear.until() == [AgentLost("The agent does not read its input.")]
 
 
-async def test_an_agent_that_asks_without_end_and_never_reads_is_lost(line):
+async def test_an_agent_that_asks_without_end_and_never_reads_is_lost(line: Callable[..., Any]):
     agent = line()
     agent.ask("flood")
     assert (await agent.ear.until())[-1] == AgentLost("The agent does not read its input.")
 
 
-async def test_a_grandchild_that_left_the_group_and_holds_the_pipes_delays_nothing_for_long(line, fifo):
+async def test_a_grandchild_that_left_the_group_and_holds_the_pipes_delays_nothing_for_long(
+    line: Callable[..., Any], fifo: str
+):
     keeper = os.open(fifo, os.O_RDWR)
     agent = line()
     agent.ask(f"escape {fifo}")
@@ -368,12 +401,12 @@ async def test_a_grandchild_that_left_the_group_and_holds_the_pipes_delays_nothi
     os.close(keeper)
 
 
-async def test_a_receiver_that_fails_loses_the_agent_and_not_the_turns_end(line, ear):
+async def test_a_receiver_that_fails_loses_the_agent_and_not_the_turns_end(line: Callable[..., Any], ear: Any):
     """Whoever takes the events is ours; if it fails, the turn must not hang on it."""
 
-    def deaf_to_text(event):
-        if isinstance(event, TextDelta):
-            raise ValueError("I do not take text")
+    def deaf_to_text(event: AgentEvent) -> None:
+        if type(event) is TextDelta:
+            raise LookupError("nobody here takes text")
         ear.emit(event)
 
     agent = line().agent
@@ -385,7 +418,7 @@ async def test_a_receiver_that_fails_loses_the_agent_and_not_the_turns_end(line,
 # -- other peers -------------------------------------------------------------------------------------
 
 
-async def test_an_agent_of_the_official_sdk_files_with_permission(line):
+async def test_an_agent_of_the_official_sdk_files_with_permission(line: Callable[..., Any]):
     agent = line(script="sdk_agent.py")
     agent.ask("the report")
     events = await agent.ear.until(ApprovalRequested)
@@ -398,7 +431,7 @@ async def test_an_agent_of_the_official_sdk_files_with_permission(line):
     assert settled == TurnSettled("t1", "end_turn")
 
 
-async def test_a_pydantic_ai_agent_calls_its_tool_and_streams(line):
+async def test_a_pydantic_ai_agent_calls_its_tool_and_streams(line: Callable[..., Any]):
     agent = line(script="pydantic_agent.py")
     agent.ask("How is the weather?")
     events = await agent.ear.until()
@@ -411,7 +444,7 @@ async def test_a_pydantic_ai_agent_calls_its_tool_and_streams(line):
     assert events[-1].stop_reason == "end_turn"
 
 
-def test_all_of_it_runs_on_uvloop_too(line):
+def test_all_of_it_runs_on_uvloop_too(line: Callable[..., Any]):
     """The broker runs on uvloop where it can, whose processes are not asyncio's."""
     agent = line()
 

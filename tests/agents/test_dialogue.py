@@ -1,8 +1,10 @@
 """An ACP session as rules: lines in, events and lines out, no process and no loop."""
 
 import json
+from typing import Any
 
 import pytest
+
 from broker.agents.dialogue import Dialogue
 from broker.errors import BrokerError
 from broker.messages import AgentLost, AgentRecord, ApprovalRequested, Prompt, TextDelta, TurnFailed, TurnSettled
@@ -11,7 +13,7 @@ from broker.messages import AgentLost, AgentRecord, ApprovalRequested, Prompt, T
 class Stage:
     """A dialogue, what it wrote, what it emitted and what it gave up for."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.written, self.heard, self.given_up = [], [], []
         self.dialogue = Dialogue("/work", self.heard.append, self.give_up)
 
@@ -62,7 +64,7 @@ def running(stage: Stage) -> Stage:
     return stage
 
 
-def test_the_opening_is_initialize_then_session_new_then_the_prompt(stage):
+def test_the_opening_is_initialize_then_session_new_then_the_prompt(stage: Stage):
     stage.ask()
     stage.begin()
     assert [frame["method"] for frame in stage.written] == ["initialize"]
@@ -84,8 +86,10 @@ def test_the_opening_is_initialize_then_session_new_then_the_prompt(stage):
         ([{"id": 1, "result": {"protocolVersion": 2}}], "The agent speaks version 2 of ACP, the broker 1."),
         ([{"id": 1, "result": {}}], "The agent's answer to initialize cannot be read."),
         (
-            [{"id": 1, "result": {"protocolVersion": 1, "authMethods": [{"id": "k", "name": "Key"}]}}]
-            + [{"id": 2, "error": {"code": -32000, "message": "auth"}}],
+            [
+                {"id": 1, "result": {"protocolVersion": 1, "authMethods": [{"id": "k", "name": "Key"}]}},
+                {"id": 2, "error": {"code": -32000, "message": "auth"}},
+            ],
             "The agent wants a login: log it in with its own command first (it offers: Key).",
         ),
         (
@@ -94,7 +98,7 @@ def test_the_opening_is_initialize_then_session_new_then_the_prompt(stage):
         ),
     ],
 )
-def test_a_failed_start_fails_the_turn_and_gives_up(stage, answers, message):
+def test_a_failed_start_fails_the_turn_and_gives_up(stage: Stage, answers: list[dict[str, Any]], message: str):
     stage.ask()
     stage.begin()
     for answer in answers:
@@ -103,28 +107,28 @@ def test_a_failed_start_fails_the_turn_and_gives_up(stage, answers, message):
     assert stage.take() == [TurnFailed("t1", "agent_unavailable", message, retryable=True)]
 
 
-def test_an_agent_lost_before_it_had_the_prompt_fails_the_turn(stage):
+def test_an_agent_lost_before_it_had_the_prompt_fails_the_turn(stage: Stage):
     stage.ask()
     stage.begin()
     stage.dialogue.end(BrokerError("agent_unavailable", "It died."))
     assert stage.take() == [TurnFailed("t1", "agent_unavailable", "It died.", retryable=True)]
 
 
-def test_an_agent_lost_with_the_prompt_is_lost(running):
+def test_an_agent_lost_with_the_prompt_is_lost(running: Stage):
     running.says_text("half")
     running.dialogue.end(BrokerError("agent_unavailable", "It died."))
     running.says_text("never")
     assert running.take() == [TextDelta("t1", "half"), AgentLost("It died.")]
 
 
-def test_an_agent_lost_between_turns_is_reported_gone(running):
+def test_an_agent_lost_between_turns_is_reported_gone(running: Stage):
     running.says(id=3, result={"stopReason": "end_turn"})
     running.take()
     running.dialogue.end(BrokerError("agent_unavailable", "It died."))
     assert running.take() == [AgentRecord(None, "agent.state", b'{"state":"gone","reason":"It died."}')]
 
 
-def test_updates_keep_their_order_and_come_before_the_settle(running):
+def test_updates_keep_their_order_and_come_before_the_settle(running: Stage):
     for i in range(100):
         running.says_text(str(i))
     running.says(id=3, result={"stopReason": "end_turn"})
@@ -132,7 +136,7 @@ def test_updates_keep_their_order_and_come_before_the_settle(running):
     assert running.take() == [*texts, TurnSettled("t1", "end_turn")]
 
 
-def test_an_update_outside_of_a_turn_names_none(running):
+def test_an_update_outside_of_a_turn_names_none(running: Stage):
     running.says(id=3, result={"stopReason": "end_turn"})
     running.says_text("by the way")
     settled, stray = running.take()
@@ -140,7 +144,7 @@ def test_an_update_outside_of_a_turn_names_none(running):
     assert (type(stray), stray.turn_id, stray.kind) == (AgentRecord, None, "message.delta")
 
 
-def test_a_turn_is_settled_once_however_often_the_agent_answers(running):
+def test_a_turn_is_settled_once_however_often_the_agent_answers(running: Stage):
     running.says(id=3, result={"stopReason": "end_turn"})
     running.ask("t2")
     running.says(id=3, result={"stopReason": "refusal"})
@@ -148,7 +152,7 @@ def test_a_turn_is_settled_once_however_often_the_agent_answers(running):
     assert running.take() == [TurnSettled("t1", "end_turn"), TextDelta("t2", "for t2")]
 
 
-def test_a_second_turn_is_refused_while_one_runs(running):
+def test_a_second_turn_is_refused_while_one_runs(running: Stage):
     running.ask("t2")
     (refused,) = running.take()
     assert (type(refused), refused.turn_id, refused.code) == (TurnFailed, "t2", "busy")
@@ -156,7 +160,7 @@ def test_a_second_turn_is_refused_while_one_runs(running):
     assert running.take() == [TurnSettled("t1", "end_turn")]
 
 
-def test_a_prompt_without_a_login_fails_and_the_next_turn_starts_a_fresh_agent(running):
+def test_a_prompt_without_a_login_fails_and_the_next_turn_starts_a_fresh_agent(running: Stage):
     running.says(id=3, error={"code": -32000, "message": "auth"})
     failed, gone = running.take()
     assert (type(failed), failed.code) == (TurnFailed, "agent_unavailable")
@@ -164,7 +168,7 @@ def test_a_prompt_without_a_login_fails_and_the_next_turn_starts_a_fresh_agent(r
     assert len(running.given_up) == 1
 
 
-def test_cancel_asks_the_agent_once_and_waits_for_its_settle(running):
+def test_cancel_asks_the_agent_once_and_waits_for_its_settle(running: Stage):
     running.dialogue.cancel_turn("t1")
     running.dialogue.cancel_turn("t1")
     running.dialogue.cancel_turn("t7")
@@ -175,13 +179,13 @@ def test_cancel_asks_the_agent_once_and_waits_for_its_settle(running):
     assert running.take() == [TextDelta("t1", "one more"), TurnSettled("t1", "cancelled")]
 
 
-def test_a_cancel_answered_with_the_error_for_it_is_a_settle(running):
+def test_a_cancel_answered_with_the_error_for_it_is_a_settle(running: Stage):
     running.dialogue.cancel_turn("t1")
     running.says(id=3, error={"code": -32800, "message": "cancelled"})
     assert running.take() == [TurnSettled("t1", "cancelled")]
 
 
-def test_a_turn_cancelled_before_the_agent_is_up_never_reaches_it(stage):
+def test_a_turn_cancelled_before_the_agent_is_up_never_reaches_it(stage: Stage):
     stage.ask()
     stage.begin()
     stage.dialogue.cancel_turn("t1")
@@ -193,7 +197,7 @@ def test_a_turn_cancelled_before_the_agent_is_up_never_reaches_it(stage):
     assert [event.turn_id for event in stage.take()] == ["t2"]
 
 
-def test_a_question_is_answered_once(running):
+def test_a_question_is_answered_once(running: Stage):
     running.asks()
     (question,) = running.take()
     assert isinstance(question, ApprovalRequested)
@@ -209,7 +213,7 @@ def test_a_question_is_answered_once(running):
 CANCELLED = {"outcome": {"outcome": "cancelled"}}
 
 
-def test_several_questions_may_be_open_and_a_cancel_withdraws_them_all(running):
+def test_several_questions_may_be_open_and_a_cancel_withdraws_them_all(running: Stage):
     running.asks(0)
     running.asks("b")
     running.dialogue.cancel_turn("t1")
@@ -219,13 +223,13 @@ def test_several_questions_may_be_open_and_a_cancel_withdraws_them_all(running):
     assert len(running.take()) == 2
 
 
-def test_a_question_declined_by_the_broker_is_cancelled(running):
+def test_a_question_declined_by_the_broker_is_cancelled(running: Stage):
     running.asks()
     running.dialogue.answer_approval("t1", "0", None)
     assert [frame["result"] for frame in running.written] == [CANCELLED]
 
 
-def test_a_question_outside_of_a_turn_or_left_open_by_its_end_is_cancelled(running):
+def test_a_question_outside_of_a_turn_or_left_open_by_its_end_is_cancelled(running: Stage):
     running.asks(0)
     running.says(id=3, result={"stopReason": "end_turn"})
     running.asks(1)
@@ -241,13 +245,15 @@ def test_a_question_outside_of_a_turn_or_left_open_by_its_end_is_cancelled(runni
         ("session/request_permission", {"options": 7}, -32602),
     ],
 )
-def test_what_the_broker_does_not_lend_is_refused_at_once(running, method, params, code):
+def test_what_the_broker_does_not_lend_is_refused_at_once(
+    running: Stage, method: str, params: dict[str, Any], code: int
+):
     running.says(id="x", method=method, params=params)
     assert [(frame["id"], frame["error"]["code"]) for frame in running.written] == [("x", code)]
     assert running.take() == []
 
 
-def test_notifications_of_other_kinds_are_kept_and_dollar_ones_are_not(running):
+def test_notifications_of_other_kinds_are_kept_and_dollar_ones_are_not(running: Stage):
     running.says(method="_auth/status_update", params={"ok": True})
     running.says(method="$/cancel_request", params={"requestId": 1})
     assert running.take() == [AgentRecord("t1", "vendor._auth/status_update", b'{"ok": true}')]
@@ -256,7 +262,7 @@ def test_notifications_of_other_kinds_are_kept_and_dollar_ones_are_not(running):
 @pytest.mark.parametrize(
     "line", [b"", b"  ", b"Loading...", b"[1]", b'{"id":99,"result":1}', b'{"method":"session/update","params":{}}']
 )
-def test_a_line_that_makes_no_sense_changes_nothing(running, line):
+def test_a_line_that_makes_no_sense_changes_nothing(running: Stage, line: bytes):
     running.dialogue.feed(line)
     running.says_text("on we go")
     assert running.take() == [TextDelta("t1", "on we go")]

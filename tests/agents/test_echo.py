@@ -1,20 +1,24 @@
 """The echo agent."""
 
+from collections.abc import Callable
+from typing import Any, Literal
+
 import msgspec
 import pytest
-from broker.agents.echo import EchoAgent, EchoLink, chunks_of, text_of
-from broker.messages import AgentEvent, Prompt, TextDelta, TurnFailed, TurnSettled
 from hypothesis import given
 from hypothesis import strategies as st
+
+from broker.agents.echo import EchoAgent, EchoLink, chunks_of, text_of
+from broker.messages import AgentEvent, Prompt, TextDelta, TurnFailed, TurnSettled
 
 
 class HandClock:
     """Timers that go off when told to."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.due = []
 
-    def call_later(self, seconds, then):
+    def call_later(self, seconds: float, then: Callable[[], None]):
         timer = HandTimer(self, seconds, then)
         self.due.append(timer)
         return timer
@@ -24,7 +28,7 @@ class HandClock:
 
 
 class HandTimer:
-    def __init__(self, clock, seconds, then):
+    def __init__(self, clock: HandClock, seconds: float, then: Callable[[], None]) -> None:
         self.clock, self.seconds, self.then = clock, seconds, then
 
     def cancel(self):
@@ -32,7 +36,7 @@ class HandTimer:
             self.clock.due.remove(self)
 
 
-def opened(**settings) -> tuple[EchoLink, list[AgentEvent]]:
+def opened(**settings: Any) -> tuple[EchoLink, list[AgentEvent]]:
     heard: list[AgentEvent] = []
     return EchoAgent(**settings).open("s1", None, heard.append), heard
 
@@ -42,7 +46,7 @@ def prompt(content: object, turn_id: str = "t1") -> Prompt:
 
 
 @given(st.text(), st.sampled_from(["word", "char"]))
-def test_the_chunks_joined_are_the_text(text, chunk):
+def test_the_chunks_joined_are_the_text(text: str, chunk: Literal["word", "char"]):
     assert "".join(chunks_of(text, chunk)) == text
 
 
@@ -68,7 +72,7 @@ def test_an_empty_prompt_settles_without_text():
 
 
 @pytest.mark.parametrize("content", [b"7", b"{", b'"\xff"', b'[{"text": "no type"}]'])
-def test_content_of_no_known_shape_fails_the_turn(content):
+def test_content_of_no_known_shape_fails_the_turn(content: bytes):
     link, heard = opened()
     link.start_turn(Prompt("s1", "t1", content))
     assert [(type(event), event.code) for event in heard] == [(TurnFailed, "invalid_message")]
@@ -118,7 +122,7 @@ async def test_close_ends_a_stream_without_a_word():
     assert clock.due == []
 
 
-async def test_time_is_the_running_loops_if_no_other_is_given(ear):
+async def test_time_is_the_running_loops_if_no_other_is_given(ear: Any):
     link = EchoAgent(delay=0.001).open("s1", None, ear.emit)
     link.start_turn(prompt("a b"))
     assert await ear.until() == [TextDelta("t1", "a "), TextDelta("t1", "b"), TurnSettled("t1", "end_turn")]

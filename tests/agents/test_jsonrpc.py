@@ -2,13 +2,14 @@
 
 import msgspec
 import pytest
+
 from broker.agents.jsonrpc import Misread, Peer, RpcError
 
 
 class Wire:
     """A peer, what it wrote and what it was asked and told."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.written, self.asked, self.told = [], [], []
         self.peer = Peer(
             self.written.append,
@@ -22,7 +23,7 @@ def wire() -> Wire:
     return Wire()
 
 
-def test_each_call_gets_its_own_answer_whatever_the_order(wire):
+def test_each_call_gets_its_own_answer_whatever_the_order(wire: Wire):
     answers = {}
     wire.peer.call("a", {}, lambda answer: answers.update(a=bytes(answer)))
     wire.peer.call("b", {}, lambda answer: answers.update(b=bytes(answer)))
@@ -31,7 +32,7 @@ def test_each_call_gets_its_own_answer_whatever_the_order(wire):
     assert answers == {"a": b'{"of":"a"}', "b": b'{"of":"b"}'}
 
 
-def test_a_frame_is_one_line(wire):
+def test_a_frame_is_one_line(wire: Wire):
     wire.peer.call("m", {"text": "two\nlines"}, print)
     wire.peer.notify("n", {})
     assert [line.count(b"\n") for line in wire.written] == [1, 1]
@@ -44,7 +45,7 @@ def test_a_frame_is_one_line(wire):
 
 
 @pytest.mark.parametrize("key", ["0", '"f1"', '"\\u00e9"', "1.5"])
-def test_a_request_is_answered_under_its_own_id_word_for_word(wire, key):
+def test_a_request_is_answered_under_its_own_id_word_for_word(wire: Wire, key: str):
     wire.peer.feed(b'{"jsonrpc":"2.0","id":%s,"method":"ask","params":{"x": 1}}' % key.encode())
     assert wire.asked == [(key, "ask", b'{"x": 1}')]
     wire.peer.answer(key, {"yes": True})
@@ -55,7 +56,7 @@ def test_a_request_is_answered_under_its_own_id_word_for_word(wire, key):
     ]
 
 
-def test_ids_of_the_two_directions_are_told_apart(wire):
+def test_ids_of_the_two_directions_are_told_apart(wire: Wire):
     answers = []
     wire.peer.call("mine", {}, answers.append)
     wire.peer.feed(b'{"jsonrpc":"2.0","id":1,"method":"theirs"}')
@@ -65,12 +66,12 @@ def test_ids_of_the_two_directions_are_told_apart(wire):
 
 
 @pytest.mark.parametrize("frame", [b'{"method":"tell","params":[1]}', b'{"id":null,"method":"tell","params":[1]}'])
-def test_a_request_without_an_id_is_a_notification(wire, frame):
+def test_a_request_without_an_id_is_a_notification(wire: Wire, frame: bytes):
     wire.peer.feed(frame)
     assert (wire.told, wire.asked) == ([("tell", b"[1]")], [])
 
 
-def test_a_second_answer_to_one_call_is_misread(wire):
+def test_a_second_answer_to_one_call_is_misread(wire: Wire):
     answers = []
     wire.peer.call("m", {}, answers.append)
     wire.peer.feed(b'{"id":1,"result":1}')
@@ -87,7 +88,7 @@ def test_a_second_answer_to_one_call_is_misread(wire):
         (b'{"code":"x"}', (-32603, "an error that cannot be read")),
     ],
 )
-def test_an_error_is_an_answer_however_it_is_spelled(wire, error, expected):
+def test_an_error_is_an_answer_however_it_is_spelled(wire: Wire, error: bytes, expected: tuple[int, str]):
     answers = []
     wire.peer.call("m", {}, answers.append)
     wire.peer.feed(b'{"id":1,"error":%s}' % error)
@@ -110,7 +111,7 @@ def test_an_error_is_an_answer_however_it_is_spelled(wire, error, expected):
         b'{"result":1}',
     ],
 )
-def test_what_is_no_message_is_misread(wire, line):
+def test_what_is_no_message_is_misread(wire: Wire, line: bytes):
     with pytest.raises(Misread):
         wire.peer.feed(line)
     assert (wire.asked, wire.told, wire.written) == ([], [], [])

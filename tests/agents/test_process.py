@@ -1,16 +1,19 @@
 """Lines, and what a child process is given."""
 
+from itertools import pairwise
+
 import pytest
-from broker.agents.process import INHERITED, Lines, child_environment
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.agents.process import INHERITED, Lines, child_environment
+
 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=6))
-def test_lines_are_the_same_however_the_bytes_arrive(data, cuts):
+def test_lines_are_the_same_however_the_bytes_arrive(data: bytes, cuts: list[int]):
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     lines = Lines(100)
-    heard = [line for start, end in zip(edges, edges[1:], strict=False) for line in lines.feed(data[start:end])]
+    heard = [line for start, end in pairwise(edges) for line in lines.feed(data[start:end])]
     assert heard == data.split(b"\n")[:-1]
 
 
@@ -28,7 +31,7 @@ def test_lines_before_the_one_that_is_too_long_are_handed_on():
         next(lines)
 
 
-def test_a_child_sees_none_of_the_brokers_keys(monkeypatch):
+def test_a_child_sees_none_of_the_brokers_keys(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("BROKER_SECRET", "hush")
     monkeypatch.setenv("PATH", "/bin")
     environment = child_environment({"OWN": "1", "LANG": "C"})

@@ -1,9 +1,11 @@
 """From an ACP update to our events."""
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
+
 from broker.agents.jsonrpc import MISREAD
 from broker.agents.updates import RECORD_LIMIT, TEXT_LIMIT, approval_of, events_of
 from broker.messages import AgentEvent, AgentRecord, ApprovalRequested, TextDelta
@@ -30,7 +32,7 @@ def text(words: str) -> dict[str, str]:
         (chunk("agent_thought_chunk", text("hm")), TextDelta("t1", "hm", thought=True)),
     ],
 )
-def test_text_becomes_deltas(update, expected):
+def test_text_becomes_deltas(update: dict[str, object], expected: TextDelta):
     assert events(update) == [expected]
 
 
@@ -78,7 +80,9 @@ def test_text_becomes_deltas(update, expected):
     ],
 )
 @pytest.mark.parametrize("turn_id", ["t1", None])
-def test_a_report_becomes_one_record_under_our_names(update, kind, data, turn_id):
+def test_a_report_becomes_one_record_under_our_names(
+    update: dict[str, object], kind: str, data: dict[str, object], turn_id: str | None
+):
     (record,) = events(update, turn_id)
     assert isinstance(record, AgentRecord)
     assert (record.turn_id, record.kind, json.loads(record.data)) == (turn_id, kind, data)
@@ -100,7 +104,7 @@ def test_what_is_inside_a_field_stays_byte_for_byte():
         (b'{"sessionUpdate":"agent_message_chunk"}', "vendor.agent_message_chunk"),
     ],
 )
-def test_what_we_have_no_word_for_is_kept_word_for_word(raw, kind):
+def test_what_we_have_no_word_for_is_kept_word_for_word(raw: bytes, kind: str):
     assert events(raw) == [AgentRecord("t1", kind, raw)]
 
 
@@ -124,7 +128,7 @@ def test_a_flood_of_text_comes_in_pieces_that_joined_are_the_text():
 
 
 @pytest.mark.parametrize("kind", ["tool_call_update", "weather_update"])
-def test_a_report_beyond_bounds_loses_its_largest_fields_and_says_which(kind):
+def test_a_report_beyond_bounds_loses_its_largest_fields_and_says_which(kind: str):
     update = {"sessionUpdate": kind, "toolCallId": "c", "content": "x" * RECORD_LIMIT, "rawOutput": "y" * 10}
     (record,) = events(update)
     data = json.loads(record.data)
@@ -153,7 +157,7 @@ def test_a_report_of_very_many_fields_is_bounded_too():
         b'{"sessionUpdate":"agent_message_chunk","messageId":7,"content":{"type":"text","text":"x"}}',
     ],
 )
-def test_what_would_poison_the_log_is_refused(raw):
+def test_what_would_poison_the_log_is_refused(raw: bytes):
     with pytest.raises(MISREAD):
         events(raw)
 
@@ -183,6 +187,6 @@ def test_a_question_without_a_title_still_asks_something():
     "params",
     [{}, {"options": [{"name": "no id"}]}, {"options": 7}, {"options": [OPTION | {"name": "x" * RECORD_LIMIT}]}],
 )
-def test_a_question_that_nobody_could_answer_is_refused(params):
+def test_a_question_that_nobody_could_answer_is_refused(params: dict[str, Any]):
     with pytest.raises(MISREAD):
         question(**params)

@@ -1,10 +1,12 @@
 """How an ACP agent's answers are read."""
 
 import json
+from collections.abc import Callable
 
 import msgspec
 import pytest
-from broker.agents.jsonrpc import RpcError
+
+from broker.agents.jsonrpc import Answer, RpcError
 from broker.agents.wire import blocks_of, initialized_of, refusal_of, session_of, settled_of
 from broker.errors import BrokerError
 from broker.messages import TurnSettled
@@ -18,7 +20,7 @@ from broker.messages import TurnSettled
         (b'[\r\n {"type": "text",\n "text": "a"} ]', [{"type": "text", "text": "a"}]),
     ],
 )
-def test_a_prompt_becomes_blocks_on_one_line(content, blocks):
+def test_a_prompt_becomes_blocks_on_one_line(content: bytes, blocks: list[dict[str, str]]):
     raw = bytes(blocks_of(content))
     assert json.loads(raw) == blocks
     assert b"\n" not in raw
@@ -31,13 +33,13 @@ def test_a_settle_carries_its_reason_and_usage():
 
 
 @pytest.mark.parametrize("usage", [b"", b',"usage":null', b',"usage":7'])
-def test_a_settle_without_usage_has_none(usage):
+def test_a_settle_without_usage_has_none(usage: bytes):
     assert settled_of(msgspec.Raw(b'{"stopReason":"end_turn"%s}' % usage), "t1") == TurnSettled("t1", "end_turn")
 
 
 @pytest.mark.parametrize("read", [initialized_of, session_of, lambda answer: settled_of(answer, "t1")])
 @pytest.mark.parametrize("raw", [b"", b"null", b"{}", b"[]", b'{"stopReason":7,"sessionId":7}'])
-def test_an_answer_of_no_known_shape_is_refused(read, raw):
+def test_an_answer_of_no_known_shape_is_refused(read: Callable[[Answer], object], raw: bytes):
     with pytest.raises(BrokerError, match="cannot be read") as refused:
         read(msgspec.Raw(raw))
     assert refused.value.code == "agent_unavailable"
@@ -59,7 +61,7 @@ def test_another_version_of_the_protocol_is_refused_in_words():
         (RpcError(-1, "x" * 9000), "agent_unavailable", "x" * 500),
     ],
 )
-def test_an_agents_error_is_said_in_its_own_words(error, code, message):
+def test_an_agents_error_is_said_in_its_own_words(error: RpcError, code: str, message: str):
     refusal = refusal_of(error)
     assert (refusal.code, refusal.message) == (code, message)
 

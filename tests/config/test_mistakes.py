@@ -217,7 +217,7 @@ def test_a_file_that_is_not_there_says_what_to_do(tmp_path: Path):
     [
         (b"a: 1\nb: \xff\n", "2:1: not UTF-8 text"),
         (b"# " + b"x" * (1 << 20), "larger than 1 MiB; that is no configuration"),
-        (b"[" * 5000, "cannot be read as YAML; it may be nested too deeply"),
+        (b"[" * 700, "cannot be read as YAML; it may be nested too deeply"),
         (b"listen: &a [*a]", "1:9: nested too deeply, or an alias that holds itself"),
     ],
     ids=["encoding", "size", "depth", "cycle"],

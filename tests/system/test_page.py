@@ -167,9 +167,7 @@ def visit(browser: Browser, server: Server) -> Iterator[Visit]:
     contexts: list[BrowserContext] = []
     visitors: list[Visitor] = []
 
-    def open_page(
-        url: str = server.url, wire: Callable[[WebSocketRoute], None] | None = None, **options: Any
-    ) -> Visitor:
+    def open_page(url: str = server.url, wire: "Wire | None" = None, **options: Any) -> Visitor:
         context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
@@ -178,7 +176,7 @@ def visit(browser: Browser, server: Server) -> Iterator[Visit]:
         page.on("console", lambda message: visitor.complaints.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: visitor.complaints.append(f"uncaught: {error}"))
         if wire is not None:
-            page.route_web_socket(re.compile("/ws$"), wire)
+            page.route_web_socket(re.compile("/ws$"), wire.connect)
         page.goto(url)
         expect(page.get_by_text("Connected", exact=True)).to_be_visible()
         return visitor
@@ -290,7 +288,7 @@ def test_a_policy_forbids_everything_that_is_not_the_pages_own(visit: Visit, ser
     visitor.complaints.clear()
 
 
-@attrs.define
+@attrs.define(slots=False)  # Playwright leaves a mark on whoever handles its routes
 class Wire:
     """The network between a page and the broker, made worse: each rule says what becomes of a message."""
 
@@ -299,7 +297,7 @@ class Wire:
     asked: list[Message] = attrs.Factory(list)
     page_side: WebSocketRoute | None = None
 
-    def __call__(self, page_side: WebSocketRoute) -> None:
+    def connect(self, page_side: WebSocketRoute) -> None:
         self.page_side = page_side
         broker_side = page_side.connect_to_server()
         page_side.on_message(lambda text: self._carry(self.up, text, broker_side))

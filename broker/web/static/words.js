@@ -51,7 +51,7 @@ const OUTCOMES = {
     return stop_reason && stop_reason !== "end_turn" ? `Completed: ${stop_reason.replaceAll("_", " ")}` : "Completed";
   },
   cancelled: ({ by, forced }) =>
-    `Cancelled${by ? ` by ${who(by)}` : ""}${forced ? "; the agent did not stop by itself and was killed" : ""}`,
+    `Cancelled${who(by) ? ` by ${who(by)}` : ""}${forced ? "; the agent did not stop by itself and was killed" : ""}`,
   failed: ({ error }) => `Failed: ${error?.message ?? "the agent gave no reason"}`,
   timed_out: ({ deadline }) => `Timed out${deadline ? `: the deadline “${deadline}” passed` : ""}`,
   lost: ({ reason }) => `Lost: ${reason || "the agent or the broker stopped in the middle"}; how far it came is unknown`,

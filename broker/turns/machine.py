@@ -6,12 +6,10 @@ durable first and carries out the commands afterwards (PROTOCOL sections 1 and 3
 an argument, so that a test moves it by hand.
 """
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-import attrs
 import msgspec
 
 from broker.errors import BrokerError
@@ -26,146 +24,18 @@ from broker.messages import (
     TurnFailed,
     TurnRow,
     TurnSettled,
-    TurnState,
 )
 from broker.operations import IfBusy
+from broker.turns.commands import Accepted, AnswerApproval, CancelTurn, CutLink, Out, StartTurn
+from broker.turns.speech import Speech
+from broker.turns.turn import Approval, Turn, digest_of
 
-__all__ = [
-    "Accepted",
-    "AnswerApproval",
-    "CancelTurn",
-    "Command",
-    "CutLink",
-    "Out",
-    "StartTurn",
-    "Turn",
-    "TurnMachine",
-    "digest_of",
-]
+__all__ = ["CANCEL_SECONDS", "TurnMachine"]
 
-MERGE_SECONDS: Final = 0.040
-"""How long adjacent deltas of one message may wait for each other (PROTOCOL 3a)."""
-MERGE_BYTES: Final = 4096
-"""How much text may wait (PROTOCOL 3a)."""
 CANCEL_SECONDS: Final = 10.0
 """How long an agent may take to settle a cancelled turn before its link is cut (PROTOCOL section 3)."""
 
 _encode: Final = msgspec.json.Encoder().encode
-
-
-@attrs.frozen
-class StartTurn:
-    """Give the agent this turn."""
-
-    prompt: Prompt
-
-
-@attrs.frozen
-class CancelTurn:
-    """Ask the agent to stop this turn."""
-
-    turn_id: str
-
-
-@attrs.frozen
-class AnswerApproval:
-    """Answer the agent's question; no option means it was cancelled."""
-
-    turn_id: str
-    key: str
-    option_id: str | None
-
-
-@attrs.frozen
-class CutLink:
-    """Cut the agent's link and kill what runs behind it."""
-
-    turn_id: str
-
-
-Command = StartTurn | CancelTurn | AnswerApproval | CutLink
-
-
-class Out(Protocol):
-    """Where the machine's results go."""
-
-    def write(self, kind: str, data: bytes, turn_id: str | None = None) -> int:
-        """Append a record and return its number."""
-
-    def save(self, row: TurnRow) -> None:
-        """Keep the latest state of a turn, together with the records written so far."""
-
-    def command(self, command: Command) -> None:
-        """Carry this out once everything written so far is durable."""
-
-
-@attrs.frozen
-class Accepted:
-    """The answer to a turn that was accepted; `duplicate` if it had been before."""
-
-    turn_id: str
-    seq: int
-    status: TurnState
-    duplicate: bool
-
-
-@attrs.define
-class Approval:
-    """A question that waits for a person."""
-
-    approval_id: str
-    key: str
-    title: str
-    options: bytes
-    tool: bytes | None
-
-
-@attrs.define
-class _Message:
-    """The message the agent is writing: all of its text so far, and the part not yet in the log."""
-
-    message_id: str
-    thought: bool
-    agents_id: str | None
-    parts: list[str] = attrs.Factory(list)
-    waiting: list[str] = attrs.Factory(list)
-    waiting_bytes: int = 0
-
-
-@attrs.define(eq=False)
-class Turn:
-    """One turn from its acceptance to its end."""
-
-    turn_id: str
-    seq: int
-    user: str | None
-    client_msg_id: str
-    digest: bytes
-    content: bytes | None
-    state: TurnState = "queued"
-    outcome: str | None = None
-    produced: bool = False
-    cancelled_by: str | None = None
-    approvals: dict[str, Approval] = attrs.Factory(dict)
-
-    def row(self, session_id: str) -> TurnRow:
-        """Return what is kept of the turn."""
-        return TurnRow(
-            session_id=session_id,
-            turn_id=self.turn_id,
-            seq=self.seq,
-            user=self.user,
-            client_msg_id=self.client_msg_id,
-            digest=self.digest,
-            state=self.state,
-            outcome=self.outcome,
-            content=self.content,
-        )
-
-
-def digest_of(content: bytes) -> bytes:
-    """Return what two contents are compared by."""
-    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 class TurnMachine:
@@ -181,18 +51,15 @@ class TurnMachine:
         self._turns: dict[str, Turn] = {}
         self._by_client: dict[tuple[str | None, str], Turn] = {}
         self._queue: deque[Turn] = deque()
-        self._message: _Message | None = None
+        self._speech = Speech(out)
         self._halted = False
         self._resolved: dict[str, tuple[str | None, str | None]] = {}
         self.running: Turn | None = None
-        self.flush_at: float | None = None
         self.force_at: float | None = None
 
     # -- what people do ---------------------------------------------------------------------------
 
-    def accept(
-        self, *, user: str | None, client_msg_id: str, content: bytes, if_busy: IfBusy, now: float
-    ) -> Accepted:
+    def accept(self, *, user: str | None, client_msg_id: str, content: bytes, if_busy: IfBusy, now: float) -> Accepted:
         """Accept a turn, or recognise one that was accepted before (P4).
 
         Raises:
@@ -205,7 +72,7 @@ class TurnMachine:
                 raise BrokerError("conflict", field="$.payload.client_msg_id", hint="use a new client_msg_id")
             return Accepted(known.turn_id, known.seq, known.state, duplicate=True)
         self._check_room(if_busy)
-        self._flush_text()
+        self._speech.flush()
         turn = Turn(new_id(), 0, user, client_msg_id, digest, content)
         turn.seq = self._write_user_message(turn)
         self._remember(turn)
@@ -233,7 +100,7 @@ class TurnMachine:
             self._queue.remove(turn)
             self._end(turn, "cancelled", by=by)
             return turn
-        self._flush_text()
+        self._speech.flush()
         turn.state = "cancelling"
         self._out.write("turn.cancelling", _encode({"by": by}), turn.turn_id)
         self._void_approvals(turn, tell_agent=True)
@@ -260,7 +127,7 @@ class TurnMachine:
         if option_id not in offered:
             hint = f"one of: {', '.join(map(str, offered))}"
             raise BrokerError("invalid_message", "That option was not offered.", field="$.payload.option_id", hint=hint)
-        self._flush_text()
+        self._speech.flush()
         self._resolve(turn, approval, by=by, option_id=option_id)
         self._out.command(AnswerApproval(turn.turn_id, approval.key, option_id))
         if not turn.approvals:
@@ -281,9 +148,10 @@ class TurnMachine:
             turn.state = "running"
         match event:
             case TextDelta():
-                self._add_text(turn, event, now)
+                turn.produced = True
+                self._speech.add(event, now)
             case AgentRecord():
-                self._flush_text()
+                self._speech.flush()
                 turn.produced = True
                 self._out.write(event.kind, event.data, turn.turn_id)
             case ApprovalRequested():
@@ -317,13 +185,14 @@ class TurnMachine:
 
     def next_deadline(self) -> float | None:
         """Return when `tick` should be called next, on the clock of `now`; None for not at all."""
-        due = [at for at in (self.flush_at, self.force_at) if at is not None]
+        due = [at for at in (self._speech.flush_at, self.force_at) if at is not None]
         return min(due) if due else None
 
     def tick(self, now: float) -> None:
         """Do what is due."""
-        if self.flush_at is not None and now >= self.flush_at:
-            self._flush_text()
+        flush_at = self._speech.flush_at
+        if flush_at is not None and now >= flush_at:
+            self._speech.flush()
         if self.force_at is not None and now >= self.force_at and self.running is not None:
             turn = self.running
             self._out.command(CutLink(turn.turn_id))
@@ -373,10 +242,10 @@ class TurnMachine:
     def view(self) -> dict[str, Any]:
         """Return what a client that attaches is told: `turn`, `queue` and `approvals`."""
         turn = self.running
-        approvals = [] if turn is None else [_approval_data(a) for a in turn.approvals.values()]
+        approvals = [] if turn is None else [a.view() for a in turn.approvals.values()]
         return {
-            "turn": None if turn is None else _turn_data(turn),
-            "queue": [_turn_data(queued) for queued in self._queue],
+            "turn": None if turn is None else turn.view(),
+            "queue": [queued.view() for queued in self._queue],
             "approvals": approvals,
         }
 
@@ -424,49 +293,15 @@ class TurnMachine:
         prompt = Prompt(self._session_id, turn.turn_id, turn.content or b'""', self.variables, self._workspace_dir)
         self._out.command(StartTurn(prompt))
 
-    def _add_text(self, turn: Turn, delta: TextDelta, now: float) -> None:
-        message = self._message
-        if message is None or message.thought != delta.thought or message.agents_id != delta.message_id:
-            self._complete_message(turn)
-            message = self._message = _Message(new_id(), delta.thought, delta.message_id)
-        message.waiting.append(delta.text)
-        message.waiting_bytes += len(delta.text)
-        turn.produced = True
-        if not message.parts or message.waiting_bytes >= MERGE_BYTES:
-            self._flush_text()  # the first delta of a message never waits
-        elif self.flush_at is None:
-            self.flush_at = now + MERGE_SECONDS
-
-    def _flush_text(self) -> None:
-        self.flush_at = None
-        message = self._message
-        if message is None or not message.waiting or self.running is None:
-            return
-        text = "".join(message.waiting)
-        message.parts.append(text)
-        message.waiting.clear()
-        message.waiting_bytes = 0
-        kind = "thought.delta" if message.thought else "message.delta"
-        data = _encode({"message_id": message.message_id, "role": "assistant", "text": text})
-        self._out.write(kind, data, self.running.turn_id)
-
-    def _complete_message(self, turn: Turn) -> None:
-        self._flush_text()
-        message, self._message = self._message, None
-        if message is None or message.thought:
-            return
-        content = {"message_id": message.message_id, "role": "assistant", "content": "".join(message.parts)}
-        self._out.write("message.completed", _encode(content), turn.turn_id)
-
     def _open_approval(self, turn: Turn, event: ApprovalRequested) -> None:
-        self._flush_text()
+        self._speech.flush()
         approval = Approval(new_id(), event.key, event.title, event.options, event.tool)
         if turn.state == "cancelling":
             self._out.command(AnswerApproval(turn.turn_id, event.key, None))
             return
         turn.approvals[approval.approval_id] = approval
         turn.state = "awaiting_approval"
-        self._out.write("approval.requested", _encode(_approval_data(approval)), turn.turn_id)
+        self._out.write("approval.requested", _encode(approval.view()), turn.turn_id)
         self._out.save(turn.row(self._session_id))
 
     def _resolve(self, turn: Turn, approval: Approval, *, by: str | None, option_id: str | None) -> None:
@@ -489,9 +324,9 @@ class TurnMachine:
     def _end(self, turn: Turn, outcome: str, **more: Any) -> None:
         """Write the one `turn.ended` of a turn: its last record."""
         if turn is self.running:
-            self._complete_message(turn)
+            self._speech.complete()
             self.running = None
-            self.flush_at = self.force_at = None
+            self.force_at = None
         self._void_approvals(turn, tell_agent=False)
         turn.state = "ended"
         turn.outcome = outcome
@@ -510,7 +345,7 @@ class TurnMachine:
 
     def _note_activity(self, event: AgentEvent) -> None:
         """Keep what came outside of its turn, without letting it touch any turn."""
-        self._flush_text()
+        self._speech.flush()
         match event:
             case AgentRecord(turn_id=None, kind=kind, data=data) if kind.startswith(("agent.", "vendor.", "debug")):
                 self._out.write(kind, data)
@@ -528,23 +363,3 @@ class TurnMachine:
 
     def _write_activity(self, late_of: str | None, data: dict[str, Any]) -> None:
         self._out.write("activity", _encode({"late_of": late_of, **data}))
-
-
-def _turn_data(turn: Turn) -> dict[str, Any]:
-    return {
-        "turn_id": turn.turn_id,
-        "state": turn.state,
-        "user": turn.user,
-        "client_msg_id": turn.client_msg_id,
-    }
-
-
-def _approval_data(approval: Approval) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "approval_id": approval.approval_id,
-        "title": approval.title,
-        "options": msgspec.Raw(approval.options),
-    }
-    if approval.tool is not None:
-        data["tool"] = msgspec.Raw(approval.tool)
-    return data

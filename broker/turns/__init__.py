@@ -1,0 +1,6 @@
+"""Turns: what may happen to them, and what comes of it; pure, driven by the session actor."""
+
+from broker.turns.commands import Accepted, AnswerApproval, CancelTurn, Command, CutLink, Out, StartTurn
+from broker.turns.machine import TurnMachine
+
+__all__ = ["Accepted", "AnswerApproval", "CancelTurn", "Command", "CutLink", "Out", "StartTurn", "TurnMachine"]

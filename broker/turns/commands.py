@@ -1,0 +1,65 @@
+"""What comes out of the turn machine, and the port it comes out through."""
+
+from typing import Protocol
+
+import attrs
+
+from broker.messages import Prompt, TurnRow, TurnState
+
+__all__ = ["Accepted", "AnswerApproval", "CancelTurn", "Command", "CutLink", "Out", "StartTurn"]
+
+
+@attrs.frozen
+class StartTurn:
+    """Give the agent this turn."""
+
+    prompt: Prompt
+
+
+@attrs.frozen
+class CancelTurn:
+    """Ask the agent to stop this turn."""
+
+    turn_id: str
+
+
+@attrs.frozen
+class AnswerApproval:
+    """Answer the agent's question; no option means it was cancelled."""
+
+    turn_id: str
+    key: str
+    option_id: str | None
+
+
+@attrs.frozen
+class CutLink:
+    """Cut the agent's link and kill what runs behind it."""
+
+    turn_id: str
+
+
+Command = StartTurn | CancelTurn | AnswerApproval | CutLink
+
+
+class Out(Protocol):
+    """Where the machine's results go."""
+
+    def write(self, kind: str, data: bytes, turn_id: str | None = None) -> int:
+        """Append a record and return its number."""
+
+    def save(self, row: TurnRow) -> None:
+        """Keep the latest state of a turn, together with the records written so far."""
+
+    def command(self, command: Command) -> None:
+        """Carry this out once everything written so far is durable."""
+
+
+@attrs.frozen
+class Accepted:
+    """The answer to a turn that was accepted; `duplicate` if it had been before."""
+
+    turn_id: str
+    seq: int
+    status: TurnState
+    duplicate: bool

@@ -1,0 +1,81 @@
+"""What `check-config --print` and `config-schema` say is what the broker reads."""
+
+import json
+from pathlib import Path
+
+import attrs
+import pytest
+from ruamel.yaml import YAML
+
+from broker.config import Settings, load
+from broker.config.profiles import AcpProfile, Deadlines, EchoProfile
+from broker.config.schema import descriptions, json_schema
+from broker.config.show import as_data, as_yaml
+
+SAMPLE = Path(__file__).parents[2] / "config.yaml"
+CLASSES = [Settings, AcpProfile, EchoProfile, Deadlines] + [
+    field.type for field in attrs.fields(Settings) if isinstance(field.type, type) and attrs.has(field.type)
+]
+
+
+def test_the_sample_loads_and_shows_the_defaults():
+    settings = load(SAMPLE, {}, {}).settings
+    assert list(settings.plugins) == ["metrics"]
+    assert attrs.evolve(settings, plugins={}) == Settings()
+
+
+def test_the_sample_names_every_setting():
+    loaded = load(SAMPLE, {}, {})
+    left_out = [line for line in as_yaml(loaded) if line.endswith("# default")]
+    assert left_out == []
+
+
+def test_what_is_printed_gives_the_same_settings_again(tmp_path: Path):
+    first = load(SAMPLE, {"BROKER_LISTEN__ORIGINS": "https://a,https://b", "BROKER_SESSIONS__IDLE_AFTER": "90s"}, {})
+    file = tmp_path / "again.yaml"
+    file.write_text("\n".join(as_yaml(first)))
+    again = load(file, {}, {})
+    assert attrs.evolve(again.settings, plugins={}) == attrs.evolve(first.settings, plugins={})
+    assert again.settings.plugins.keys() == first.settings.plugins.keys()
+    assert YAML(typ="safe", pure=True).load(file) == as_data(first)
+
+
+def test_each_printed_value_says_where_it_was_written():
+    printed = list(as_yaml(load(None, {"BROKER_LISTEN__PORT": "1"}, {"listen.host": ("--host", "localhost")})))
+    assert [line.split() for line in printed[1:4]] == [
+        ["host:", "localhost", "#", "--host"],
+        ["port:", "1", "#", "BROKER_LISTEN__PORT"],
+        ["origins:", "[]", "#", "default"],
+    ]
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_every_setting_is_described(cls: type):
+    assert sorted(descriptions(cls)) == sorted(field.name for field in attrs.fields(cls))
+
+
+def test_the_schema_accepts_the_sample_and_refuses_mistakes():
+    validators = pytest.importorskip("jsonschema")
+    schema = json.loads(json.dumps(json_schema()))
+    validators.Draft202012Validator.check_schema(schema)
+    validator = validators.Draft202012Validator(schema)
+    sample = YAML(typ="safe", pure=True).load(SAMPLE)
+    assert list(validator.iter_errors(sample)) == []
+    assert list(validator.iter_errors({"listen": {"port": "${PORT}"}, "log": None})) == []
+    for wrong in (
+        {"prot": 1},
+        {"listen": {"port": 70000}},
+        {"heartbeat": {"interval": 30}},
+        {"limits": {"message_bytes": "1XB"}},
+        {"agents": {"a": {"kind": "acp"}}},
+        {"agents": {"a": {"kind": "nobody"}}},
+        {"store": {"sync": "of"}},
+    ):
+        assert len(list(validator.iter_errors(wrong))) == 1, wrong
+
+
+def test_the_schema_gives_defaults_as_they_are_written():
+    definitions = json_schema()["$defs"]
+    assert definitions["Heartbeat"]["properties"]["interval"]["default"] == "30s"
+    assert definitions["Limits"]["properties"]["message_bytes"]["default"] == "1MiB"
+    assert definitions["AcpProfile"]["required"] == ["kind", "command"]
