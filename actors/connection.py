@@ -116,7 +116,10 @@ class Connection(LoopActor):
         self._transport = transport
         self._window_bits = window_bits
         self._options = options
+        self._outbox_bytes = options.outbox_bytes
+        self._stats = options.stats
         self._out: list[bytes] = []
+        self._out_bytes = 0
         self._follows: dict[str, _Follow] | None = None
         self._pinged_at: float | None = None
         self._timer: Timer | None = None
@@ -140,34 +143,39 @@ class Connection(LoopActor):
             return
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
+        self._out_bytes = 0
         if not self._transport.is_closing():
             self._transport.write(data)
 
     @handles(Response, Failure, Welcome)
     def _say(self, value: Outgoing) -> None:
-        self._put(text_frame(self._wire.encode(value), self._window_bits), 1)
+        self._speak(text_frame(self._wire.encode(value), self._window_bits), 1)
 
     @handles(Parcel)
     def _deliver(self, parcel: Parcel) -> None:
-        self._put(parcel.frames(self._wire, self._window_bits), len(parcel.items))
+        self._speak(parcel.frames(self._wire, self._window_bits), len(parcel.items))
 
-    def _put(self, frames: bytes, messages: int) -> None:
+    def _speak(self, frames: bytes, messages: int) -> None:
+        """Say what cannot be pulled later: a peer with no room for it is cut, and may come back and resume."""
         if self.close_code is not None:
             return
         if self._is_full():
-            self._options.stats.dropped["too_slow"] += 1
+            self._stats.dropped["too_slow"] += 1
             self._hang(Hang(CloseCode.TOO_SLOW))
             return
+        self._put(frames, messages)
+
+    def _put(self, frames: bytes, messages: int) -> None:
+        size = len(frames)
         self._out.append(frames)
-        stats = self._options.stats
+        self._out_bytes += size
+        stats = self._stats
         stats.messages_out += messages
-        stats.bytes_out += len(frames)
+        stats.bytes_out += size
 
     def _is_full(self) -> bool:
-        waiting = self._transport.get_write_buffer_size()
-        if len(self._out) > 1:
-            waiting += sum(map(len, self._out))
-        return waiting > self._options.outbox_bytes
+        """Tell whether more waits for the peer than may."""
+        return self._transport.get_write_buffer_size() + self._out_bytes > self._outbox_bytes
 
     # -- logs ---------------------------------------------------------------------------------------
 
@@ -195,8 +203,7 @@ class Connection(LoopActor):
         elif self._is_full():
             self._fall_behind(follow)
             return
-        self._out.append(page.parcel.frames(self._wire, self._window_bits))
-        self._options.stats.messages_out += len(page.parcel.items)
+        self._put(page.parcel.frames(self._wire, self._window_bits), len(page.parcel.items))
         if page.first:
             follow.last = page.last
         follow.live = page.live
@@ -233,7 +240,7 @@ class Connection(LoopActor):
             return
         if self._is_full():
             if self._options.clock.monotonic() - self._behind_since > self._options.patience:
-                self._options.stats.dropped["too_slow"] += 1
+                self._stats.dropped["too_slow"] += 1
                 self._hang(Hang(CloseCode.TOO_SLOW))
             else:
                 self._look_later()
@@ -273,7 +280,7 @@ class Connection(LoopActor):
     def check_pong(self) -> None:
         """Cut the peer if it owes an answer; called by the heartbeat `patience` after `ping`."""
         if self._pinged_at is not None and self.close_code is None:
-            self._options.stats.dropped["heartbeat"] += 1
+            self._stats.dropped["heartbeat"] += 1
             self._hang(Hang(CloseCode.HEARTBEAT_MISSED))
 
     @handles(Pinged)

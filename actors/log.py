@@ -23,8 +23,10 @@ from broker.errors import BrokerError
 from broker.messages import Record, SessionRow, TurnRow, Write
 from broker.protocol.outgoing import Outgoing, Parcel
 
-__all__ = ["Follow", "LogActor", "LogFailed", "Page", "Pause", "Position", "Pull", "Unfollow"]
+__all__ = ["Follow", "LogActor", "LogFailed", "OnCommitted", "Page", "Pause", "Position", "Pull", "Unfollow"]
 
+OnCommitted = Callable[[str, tuple[Record, ...]], None]
+"""Told the name of a log and its records that have become durable, each once, in order."""
 TAIL: Final = 256
 """Newest records kept in memory, so that most who come back need not ask the disk."""
 PAGE_RECORDS: Final = 256
@@ -118,7 +120,7 @@ class LogActor(LoopActor):
 
     refusals: ClassVar[tuple[type[Exception], ...]] = (BrokerError,)
 
-    def __init__(self, log: str, store: StorePort, clock: Clock) -> None:
+    def __init__(self, log: str, store: StorePort, clock: Clock, on_committed: OnCommitted) -> None:
         super().__init__()
         self.log = log
         self.epoch = ""
@@ -126,6 +128,7 @@ class LogActor(LoopActor):
         self.floor = 1
         self._store = store
         self._clock = clock
+        self._on_committed = on_committed
         self._durable_head = 0
         self._tail: deque[Record] = deque(maxlen=TAIL)
         self._followers: dict[LoopRef[Any], bool] = {}  # the connection -> whether it is live
@@ -218,6 +221,7 @@ class LogActor(LoopActor):
             self._durable_head = done.records[-1].seq
             self._tail.extend(done.records)
             self._show(done.records)
+            self._on_committed(self.log, done.records)
         for effect in done.effects:
             effect()
 

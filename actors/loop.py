@@ -60,6 +60,7 @@ class LoopActor(pykka.Actor):
     """Exceptions that are answers to an ask; any other one fails the actor as well."""
 
     _handlers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {}
+    _direct: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {}
     _numbers: ClassVar[itertools.count[int]] = itertools.count(1)
 
     actor_inbox: Inbox
@@ -80,6 +81,8 @@ class LoopActor(pykka.Actor):
         for method in vars(cls).values():
             for kind in getattr(method, "handles", ()):
                 cls._handlers[kind] = method
+        # The short way for a told message, unless the class wants to see every message first.
+        cls._direct = cls._handlers if cls.on_receive is LoopActor.on_receive else {}
 
     @classmethod
     def start(cls, *args: Any, **kwargs: Any) -> LoopRef[Self]:
@@ -141,11 +144,28 @@ class LoopActor(pykka.Actor):
     def work_off_inbox(self) -> bool:
         """Handle the waiting mail, at most `TURN` messages; return whether there is more to do now."""
         inbox = self.actor_inbox
+        handlers = self._direct
         for _ in range(min(len(inbox), TURN)):
-            if not self._handle(inbox.popleft()):
+            item = inbox.popleft()
+            handler = handlers.get(type(item))
+            if handler is None:  # an ask, a stop, a proxy's call, or a class with a say of its own
+                if not self._handle(item):
+                    return False
+                continue
+            try:
+                response = handler(self, item)
+            except Exception as e:  # noqa: BLE001 - an actor's failure is its own, whatever it is
+                self._fail(e)
                 return False
-        self._guard(self.on_drained)
-        return bool(inbox) and not self.actor_stopped.is_set()
+            if response is not None and inspect.iscoroutine(response):
+                self._pause_for(response, None)
+                return False
+        try:
+            self.on_drained()
+        except Exception as e:  # noqa: BLE001 - as above
+            self._fail(e)
+            return False
+        return bool(inbox)
 
     def _handle(self, item: Any) -> bool:
         """Handle one message; return whether the actor can take the next one at once."""
@@ -153,7 +173,9 @@ class LoopActor(pykka.Actor):
         self._in_hand = envelope
         try:
             response = self._handle_receive(item if envelope is None else envelope.message)
-        except Exception as e:  # noqa: BLE001 - an actor's failure is its own, whatever it is
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as e:  # noqa: BLE001 - an actor's failure is its own, whatever it is
             self._failed_on(envelope, e)
             return not self.actor_stopped.is_set()
         if inspect.iscoroutine(response):
@@ -181,10 +203,9 @@ class LoopActor(pykka.Actor):
     async def _see_through(self, work: Awaitable[Any], envelope: Envelope[Any] | None) -> None:
         try:
             response = await work
-        except asyncio.CancelledError:
-            # Whoever cancelled meant this message alone; its asker must not wait for ever.
-            self._fail_envelope(envelope, TimeoutError("the work on this message was cancelled"))
-        except Exception as e:  # noqa: BLE001 - as in _handle
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as e:  # noqa: BLE001 - as in _handle
             self._failed_on(envelope, e)
         else:
             if envelope is not None and envelope.reply_to is not None:
@@ -201,7 +222,11 @@ class LoopActor(pykka.Actor):
         except Exception as e:  # noqa: BLE001 - as in _handle
             self._fail(e)
 
-    def _failed_on(self, envelope: Envelope[Any] | None, error: Exception) -> None:
+    def _failed_on(self, envelope: Envelope[Any] | None, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            # Whoever cancelled meant this message alone; its asker must not wait for ever.
+            self._fail_envelope(envelope, TimeoutError("the work on this message was cancelled"))
+            return
         if envelope is None or envelope.reply_to is None:
             self._fail(error)
             return
@@ -210,7 +235,7 @@ class LoopActor(pykka.Actor):
             self._fail(error)
 
     @staticmethod
-    def _fail_envelope(envelope: Envelope[Any] | None, error: Exception) -> None:
+    def _fail_envelope(envelope: Envelope[Any] | None, error: BaseException) -> None:
         if envelope is not None and envelope.reply_to is not None:
             envelope.reply_to.set_exception((type(error), error, error.__traceback__))
 
@@ -226,7 +251,7 @@ class LoopActor(pykka.Actor):
             envelope.reply_to = None
         self._finish(pykka.ActorDeadError(f"{self.actor_ref} stopped before handling the message"))
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         self._handle_failure(type(error), error, error.__traceback__)
         try:
             self.on_failure(type(error), error, error.__traceback__)

@@ -89,11 +89,13 @@ class _RunQueue:
     def _run(self) -> None:
         """Give every actor that is ready now one turn; what becomes ready meanwhile waits for the next tick."""
         ready = self._ready
-        for _ in range(len(ready)):
-            ready.popleft().work()
-        self._armed = bool(ready)
-        if ready:
-            self.loop.call_soon(self._run)
+        try:
+            for _ in range(len(ready)):
+                ready.popleft().work()
+        finally:  # whatever one of them raised, the others have their turn
+            self._armed = bool(ready)
+            if ready:
+                self.loop.call_soon(self._run)
 
 
 class LoopRef(pykka.ActorRef[A]):
@@ -105,8 +107,14 @@ class LoopRef(pykka.ActorRef[A]):
         super().__init__(actor)
         self._actor: A | None = actor
         self._queue = _RunQueue.here()
+        self._thread = self._queue.thread
         self._limit = actor.inbox_limit
-        self._queued = True  # until the actor has started
+        self._queued = False  # whether it stands in the run queue
+        self._held = True  # until the actor has started
+
+    def is_alive(self) -> bool:
+        """Tell whether the actor takes messages; it does while a supervisor replaces a failed one."""
+        return self._actor is not None
 
     @property
     def actor(self) -> A | None:
@@ -125,16 +133,16 @@ class LoopRef(pykka.ActorRef[A]):
             pykka.ActorDeadError: the actor has stopped.
             InboxFull: there is no room; the sender should refuse its own sender in turn.
         """
-        if self.actor_stopped.is_set():
+        if self._actor is None:
             raise pykka.ActorDeadError(f"{self} not found")
         inbox = self.actor_inbox
-        if len(inbox) >= self._limit and not urgent and type(message) is not _ActorStop:
+        if not urgent and len(inbox) >= self._limit and type(message) is not _ActorStop:
             raise InboxFull(f"{self} has {len(inbox)} messages waiting")
-        if get_ident() != self._queue.thread:
+        if get_ident() != self._thread:
             self._queue.loop.call_soon_threadsafe(self._accept, message)
             return
         inbox.append(message)
-        if not self._queued:
+        if not self._queued and not self._held:
             self._queued = True
             self._queue.add(self)
 
@@ -195,22 +203,22 @@ class LoopRef(pykka.ActorRef[A]):
         """Give the actor a turn; the run queue's side of the reference."""
         self._queued = False
         actor = self._actor
-        if actor is not None and actor.work_off_inbox():
+        if actor is not None and not self._held and actor.work_off_inbox():
             self.wake()
 
     def wake(self) -> None:
         """Have the actor look into its inbox in the next tick."""
-        if not self._queued:
+        if not self._queued and not self._held:
             self._queued = True
             self._queue.add(self)
 
     def hold(self) -> None:
-        """Keep the actor from working until `wake` is called on a released reference."""
-        self._queued = True
+        """Keep the actor from working, even if its turn is due already, until `release`."""
+        self._held = True
 
     def release(self) -> None:
         """End a `hold`."""
-        self._queued = False
+        self._held = False
         if self.actor_inbox:
             self.wake()
 

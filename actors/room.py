@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import attrs
 
-from broker.actors.log import Follow, LogActor
+from broker.actors.log import Follow, LogActor, OnCommitted
 from broker.actors.loop import handles
 from broker.actors.ref import LoopRef
 from broker.actors.session import Gone, MayStop, Sweep
@@ -31,19 +31,21 @@ class RoomOptions:
         clock: time.
         history: newest events kept; 0 for no log at all.
         registry: who is told when the room may be let go.
+        on_committed: told of the events that have become durable.
     """
 
     store: StorePort
     clock: Clock
     history: int
     registry: Callable[[Gone], None]
+    on_committed: OnCommitted
 
 
 class Room(LogActor):
     """One room. Its members follow its log, if it has one; without one, events are told and forgotten."""
 
     def __init__(self, name: str, options: RoomOptions) -> None:
-        super().__init__(f"room:{name}", options.store, options.clock)
+        super().__init__(f"room:{name}", options.store, options.clock, options.on_committed)
         self._name = name
         self._options = options
         self._members: dict[LoopRef[Any], dict[str, str | None]] = {}

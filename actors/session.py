@@ -9,7 +9,7 @@ import msgspec
 import pykka
 
 from broker.actors.agent_bridge import AgentBridge, AnswerAgent, CancelAtAgent, CutAgent, Dispatch
-from broker.actors.log import LogActor
+from broker.actors.log import LogActor, OnCommitted
 from broker.actors.loop import handles
 from broker.actors.ref import InboxFull, LoopRef
 from broker.actors.store import StorePort
@@ -95,6 +95,7 @@ class SessionOptions:
         registry: who is told when the session may be let go.
         on_turn_ended: told (session id, turn id, agent, outcome, seconds) of each durable end.
         on_first_output: told the seconds from a turn's dispatch to its first output.
+        on_committed: told of the records that have become durable.
     """
 
     store: StorePort
@@ -104,6 +105,7 @@ class SessionOptions:
     registry: Callable[[Gone], None]
     on_turn_ended: Callable[[str, str, str, str, float], None]
     on_first_output: Callable[[float], None]
+    on_committed: OnCommitted
 
 
 class Session(LogActor):
@@ -112,7 +114,7 @@ class Session(LogActor):
     def __init__(
         self, session_id: str, options: SessionOptions, new: SessionRow | None = None, *, chosen: bool = False
     ) -> None:
-        super().__init__(f"session:{session_id}", options.store, options.clock)
+        super().__init__(f"session:{session_id}", options.store, options.clock, options.on_committed)
         self.session_id = session_id
         self._options = options
         self._row = new
@@ -305,13 +307,15 @@ class Session(LogActor):
             self._machine.close(message.by.user, self._options.clock.monotonic())
             self.write("session.closed", _encode({"by": message.by.user}))
             self._save_row(attrs.evolve(row, closed=True))
-            self.after_commit(self._cut_agent)
+            if self._machine.running is None:  # otherwise when it has ended, so that the agent may still settle
+                self.after_commit(self._cut_agent)
         self.reply_after_commit({})
 
     @handles(Delete)
     def _delete_all(self, message: Delete) -> None:
         self._check(message.by)
         self._machine.close(message.by.user, self._options.clock.monotonic())
+        self._machine.lose("the session was deleted")
         self._cut_agent()
         self.on_drained()  # what was written until now belongs to the log that goes
         self._delete = True
@@ -337,6 +341,8 @@ class Session(LogActor):
             agent = self._its_row().agent
             told = partial(self._options.on_turn_ended, self.session_id, row.turn_id, agent, row.outcome, seconds)
             self.after_commit(told)
+            if self._its_row().closed:
+                self.after_commit(self._cut_agent)
 
     def command(self, command: Command) -> None:
         """Carry out a command of the turn machine once what it belongs to is durable."""
@@ -345,22 +351,27 @@ class Session(LogActor):
     def _carry_out(self, command: Command) -> None:
         bridge = self._options.bridges.get(self._its_row().agent)
         try:
-            if bridge is None:
-                raise pykka.ActorDeadError("the configuration no longer has this agent")
-            match command:
-                case StartTurn(prompt):
-                    self._dispatched_at = self._options.clock.monotonic()
-                    bridge.tell(Dispatch(self.actor_ref, prompt))
-                case CancelTurn(turn_id):
-                    bridge.tell(CancelAtAgent(self.session_id, turn_id), urgent=True)
-                case AnswerApproval(turn_id, key, option_id):
-                    bridge.tell(AnswerAgent(self.session_id, turn_id, key, option_id), urgent=True)
-                case CutLink():
-                    bridge.tell(CutAgent(self.session_id), urgent=True)
+            if bridge is not None:
+                self._command_bridge(bridge, command)
+                return
+            why = "the configuration no longer has it"
         except (InboxFull, pykka.ActorDeadError) as e:
-            if isinstance(command, StartTurn):
-                failed = TurnFailed(command.prompt.turn_id, "agent_unavailable", f"The agent cannot be reached: {e}.")
-                self.actor_ref.tell(failed, urgent=True)
+            why = str(e)
+        if isinstance(command, StartTurn):
+            failed = TurnFailed(command.prompt.turn_id, "agent_unavailable", f"The agent cannot be reached: {why}.")
+            self.actor_ref.tell(failed, urgent=True)
+
+    def _command_bridge(self, bridge: LoopRef[AgentBridge], command: Command) -> None:
+        match command:
+            case StartTurn(prompt):
+                self._dispatched_at = self._options.clock.monotonic()
+                bridge.tell(Dispatch(self.actor_ref, prompt))
+            case CancelTurn(turn_id):
+                bridge.tell(CancelAtAgent(self.session_id, turn_id), urgent=True)
+            case AnswerApproval(turn_id, key, option_id):
+                bridge.tell(AnswerAgent(self.session_id, turn_id, key, option_id), urgent=True)
+            case CutLink():
+                bridge.tell(CutAgent(self.session_id), urgent=True)
 
     def _cut_agent(self) -> None:
         bridge = self._options.bridges.get(self._its_row().agent)
@@ -436,7 +447,8 @@ class Session(LogActor):
         return (CaughtUp(self.session_id, self._durable_head),)
 
     def _its_row(self) -> SessionRow:
-        assert self._row is not None, "only a missing session has no row, and it answers nothing"
+        if self._row is None:
+            raise RuntimeError("only a missing session has no row, and it answers nothing")
         return self._row
 
     def _save_row(self, row: SessionRow) -> None:

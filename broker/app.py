@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -32,7 +32,7 @@ from broker.errors import CloseCode
 from broker.facade import Facade
 from broker.hooks import TurnEnded
 from broker.ids import new_id
-from broker.messages import SessionRow
+from broker.messages import Record, SessionRow
 from broker.offers import PluginRefused
 from broker.plugin_loader import Plugins
 from broker.plugin_loader import load as load_plugins
@@ -55,6 +55,8 @@ EXPIRE_SECONDS: Final = 600.0
 """How often what is past keeping is looked for."""
 HANG_SECONDS: Final = 1.0
 """How long clients may take over their good-byes at the end of a drain."""
+OBSERVERS_SECONDS: Final = 2.0
+"""How long plugins' observers may finish what they were told."""
 BACKLOG: Final = 1024
 SWITCH_SECONDS: Final = 0.0005
 """How soon the loop lets the store's threads have the interpreter; Python's own 5 ms is many commits long."""
@@ -113,7 +115,7 @@ class App:
         await self._site.stop()
         self.registry.tell(HangAll(CloseCode.SERVICE_RESTART), urgent=True)
         deadline = self.clock.monotonic() + self.settings.shutdown.grace
-        while self.clock.monotonic() < deadline and await self._busy():
+        while self.clock.monotonic() < deadline and await self._busy():  # noqa: ASYNC110 - many parts, looked at once
             await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
@@ -150,6 +152,15 @@ class App:
             raise CannotStart(str(e), EX_CONFIG) from e
         self._undo.append(self.facade.stop)
         self._undo.append(self.plugins.stop)
+        self._undo.append(self._settle_observers)
+
+    async def _settle_observers(self) -> None:
+        """Let the plugins' observers finish what they were told, within reason."""
+        try:
+            async with asyncio.timeout(OBSERVERS_SECONDS):
+                await self.hooks.settled()
+        except TimeoutError:
+            logger.warning("some observers of plugins were still at work after {:g} s", OBSERVERS_SECONDS)
 
     def _check_plugins(self) -> None:
         if self.plugins.problems:
@@ -168,8 +179,15 @@ class App:
             registry=self._tell_registry,
             on_turn_ended=self._turn_ended,
             on_first_output=self.stats.first_token_seconds.observe,
+            on_committed=self._committed,
         )
-        self.rooms = RoomOptions(self.store, self.clock, self.settings.rooms.history, self._tell_registry)
+        self.rooms = RoomOptions(
+            store=self.store,
+            clock=self.clock,
+            history=self.settings.rooms.history,
+            registry=self._tell_registry,
+            on_committed=self._committed,
+        )
         options = RegistryOptions(
             supervisor=self.supervisor,
             clock=self.clock,
@@ -189,6 +207,10 @@ class App:
     def _tell_registry(self, message: Gone) -> None:
         if self.registry.is_alive():
             self.registry.tell(message, urgent=True)
+
+    def _committed(self, log: str, records: Sequence[Record]) -> None:
+        if self.hooks.committed:
+            self.hooks.observe(self.hooks.committed, log, records)
 
     def _turn_ended(self, session_id: str, turn_id: str, agent: str, outcome: str, seconds: float) -> None:
         self.stats.turns_ended[outcome] += 1

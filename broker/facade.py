@@ -73,5 +73,5 @@ class Facade:
 
     async def _ask(self, message: Any) -> Any:
         if self._registry is None:
-            raise RuntimeError("the broker is not up yet; ask it from start() on at the earliest when it listens")
+            raise RuntimeError("a plugin may ask the broker from its start() on, not while it is being made")
         return await self._registry.ask(message, timeout=ASK_SECONDS)

@@ -131,7 +131,6 @@ class TurnEnded:
         agent: the profile that was to do it.
         outcome: one of PROTOCOL section 3.
         seconds: from its acceptance to its end.
-        error: the code of the error it ended with, if any.
     """
 
     session_id: str
@@ -139,7 +138,6 @@ class TurnEnded:
     agent: str
     outcome: str
     seconds: float
-    error: str | None = None
 
 
 @attrs.frozen

@@ -11,6 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import IO, TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
@@ -50,7 +51,8 @@ def configure(
     as_text = form == "text" or (form == "auto" and terminal)
     write = _text_sink(out, colour=_coloured(environ, terminal=terminal)) if as_text else _json_sink(out)
     logger.remove()
-    logger.add(write, level=name, filter=_is_heard, colorize=False, backtrace=False, diagnose=False)
+    # The sinks read the record; what loguru would format costs more than they do.
+    logger.add(write, level=name, filter=_is_heard, format=_unformatted, colorize=False, diagnose=False)
     _intercept(name)
 
 
@@ -80,7 +82,7 @@ def _text_sink(out: IO[str], *, colour: bool) -> "Callable[[Message], None]":
         shown = f"\x1b[{_COLOURS.get(level, '0')}m{level:<8}\x1b[0m" if colour else f"{level:<8}"
         extra = record["extra"]
         ids = "".join(f" {name}={escape(str(extra[name]))}" for name in IDS if extra.get(name) is not None)
-        when = record["time"].strftime("%H:%M:%S.%f")[:-3]
+        when = record["time"].isoformat(timespec="milliseconds")[11:23]
         name = _component(record).removeprefix("broker.")
         lines = [f"{when} {shown} {name}{ids}: {escape(record['message'])}{_repeats(record)}"]
         lines += [f"    {line}" for line in _trace(record)]
@@ -95,7 +97,7 @@ def _json_sink(out: IO[str]) -> "Callable[[Message], None]":
         record = message.record
         extra = record["extra"]
         entry: dict[str, Any] = {
-            "time": _rfc3339(record["time"].timestamp()),
+            "time": _rfc3339(record["time"]),
             "level": record["level"].name.lower(),
             "logger": _component(record),
             "message": escape(record["message"]),
@@ -111,9 +113,12 @@ def _json_sink(out: IO[str]) -> "Callable[[Message], None]":
     return write
 
 
-def _rfc3339(seconds: float) -> str:
-    whole, milliseconds = divmod(int(seconds * 1000), 1000)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole))}.{milliseconds:03}Z"
+def _unformatted(_: "Record") -> str:
+    return ""
+
+
+def _rfc3339(when: datetime) -> str:
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _repeats(record: "Record") -> str:

@@ -145,7 +145,7 @@ def test_a_record_below_the_level_is_left_out(logs: Configure):
 
 def fail() -> None:
     """Fail beside a secret in a local variable, with a text that imitates a log line."""
-    token = "-".join(["hunter2", "Zq"])
+    token = "qZ-2retnuh"[::-1]
     raise ValueError(f"bad{token[:0]}\n12:00:00.000 INFO forged")
 
 

@@ -67,7 +67,7 @@ class EchoAgent:
     chunk: Literal["word", "char"] = "word"
     call_later: CallLater | None = None
 
-    def open(self, session_id: str, workspace_dir: str | None, emit: Emit) -> "EchoLink":  # noqa: ARG002 - the port's
+    def open(self, session_id: str, workspace_dir: str | None, emit: Emit) -> "EchoLink":
         """Return a line that answers with whatever it is asked."""
         return EchoLink(self, emit)
 

@@ -156,7 +156,7 @@ class Child(asyncio.SubprocessProtocol):
             self._log.opt(exception=e).error("a line of the agent's could not be handled")
             self._cut("said something the broker could not handle")
 
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """Its end closed, or it closed a pipe on purpose."""
         if fd == _STDERR or self._ended:
             return
@@ -176,7 +176,7 @@ class Child(asyncio.SubprocessProtocol):
         else:
             self._later(self._finish)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+    def connection_lost(self, exc: Exception | None) -> None:
         """It is reaped and all its pipes are closed."""
         self._gone.set()
 

@@ -69,7 +69,7 @@ def _variable(root: Located, variable: str, value: str) -> list[Problem]:
     names: list[str] = []
     for segment in variable.removeprefix(PREFIX).split("__"):
         known = _entries(kind)
-        name = _named(segment, known if known is not None else node.value if node else ())
+        name = _named(segment, known if known is not None else node.value if node else (), kind)
         if known is not None and name not in known:
             return [Problem("", f"unknown variable{_nearest(variable)}", place)]
         kind = known[name] if known is not None else _inside(kind)
@@ -106,10 +106,14 @@ def _put(root: Located, names: list[str], value: "Text | Located", place: Place)
         node.value[names[-1]] = value if isinstance(value, Located) else Located(value, place, place, path)
 
 
-def _named(segment: str, known: Any) -> str:
-    """Return the entry that a part of a variable's name means; names keep their case and dashes in the file."""
+def _named(segment: str, known: Any, kind: Any) -> str:
+    """Return the entry that a part of a variable's name means.
+
+    One that is there, whatever its case and dashes; or a new one, in lower case unless it is a variable's name
+    itself, as in an agent's `env`.
+    """
     folded: dict[str, str] = {_folded(name): name for name in known} if isinstance(known, dict) else {}
-    return folded.get(_folded(segment), segment.lower())
+    return folded.get(_folded(segment), segment if get_args(kind)[1:] == (str,) else segment.lower())
 
 
 def _folded(name: str) -> str:

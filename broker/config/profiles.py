@@ -41,7 +41,7 @@ class EchoProfile:
 
     Attributes:
         kind: echo.
-        delay: Pause before each chunk.
+        delay: Pause between chunks.
         chunk: What is streamed at a time.
         deadlines: How long it may take.
     """

@@ -8,10 +8,9 @@ import attrs
 __all__ = ["Located", "Place", "Plain", "Scalar", "Text", "child_path", "find", "is_secret_name", "mask"]
 
 _SECRET_NAME: Final = re.compile(r"secret|token|passw|credential|key(?!_?file)", re.IGNORECASE)
-_SECRET_PAIR: Final = re.compile(
-    r"""((?:secret|token|passw|credential|key)[\w-]*["']?\s*:\s*)(?!\$\{\w+\}|!\w)("[^"]*"?|'[^']*'?|[^\s,{}\[\]]+)""",
-    re.IGNORECASE,
-)
+_NAMED: Final = r"""(?:secret|token|passw|credential|key)[\w-]*["']?\s*:\s*+(?!\$\{\w+\}|!\w)"""
+_SECRET_LINE: Final = re.compile(rf"""^(\s*(?:-\s+)*["']?[\w.-]*{_NAMED})([^{{\[].*)$""", re.IGNORECASE)
+_SECRET_PAIR: Final = re.compile(rf"""({_NAMED})("[^"]*"?|'[^']*'?|[^,{{}}\[\]]+)""", re.IGNORECASE)
 _URL_PASSWORD: Final = re.compile(r"(://[^\s:/@]*:)([^\s@]+)(?=@)")
 
 
@@ -105,5 +104,6 @@ def is_secret_name(name: str) -> bool:
 def mask(line: str) -> str:
     """Return a line of a file fit to be shown: secrets starred and control characters replaced, column for column."""
     line = "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in line)
-    line = _SECRET_PAIR.sub(lambda found: found[1] + "*" * len(found[2]), line)
-    return _URL_PASSWORD.sub(lambda found: found[1] + "*" * len(found[2]), line)
+    for pattern in (_SECRET_LINE, _SECRET_PAIR, _URL_PASSWORD):
+        line = pattern.sub(lambda found: found[1] + "*" * len(found[2]), line)
+    return line

@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Request:
     """What a client asked for, after its format was taken off.
 
@@ -53,7 +53,7 @@ class Welcome:
     max_message_bytes: int
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class Response:
     """A request was done; `data` is JSON."""
 
@@ -148,18 +148,24 @@ class Format(Protocol):
 class Parcel:
     """Values for many connections, encoded once per format and framed once (PROTOCOL P7, DESIGN section 4)."""
 
-    __slots__ = ("_frames", "items")
+    __slots__ = ("_bits", "_frames", "_others", "_wire", "items")
 
     def __init__(self, items: tuple[Outgoing, ...]) -> None:
         self.items = items
-        self._frames: dict[tuple[str, int], bytes] = {}
+        self._wire: Format | None = None  # what was asked for last, which is nearly always what is asked for next
+        self._bits = 0
+        self._frames = b""
+        self._others: dict[tuple[str, int], bytes] = {}
 
     def frames(self, wire: Format, window_bits: int) -> bytes:
         """Return the parcel's messages as WebSocket frames, one after the other."""
+        if wire is self._wire and window_bits == self._bits:
+            return self._frames
         key = (wire.name, window_bits)
-        frames = self._frames.get(key)
+        frames = self._others.get(key)
         if frames is None:
             encode = wire.encode
             frames = b"".join([text_frame(encode(item), window_bits) for item in self.items])
-            self._frames[key] = frames
+            self._others[key] = frames
+        self._wire, self._bits, self._frames = wire, window_bits, frames
         return frames

@@ -144,6 +144,10 @@ class TurnMachine:
         if turn is None or event.turn_id != turn.turn_id:
             self._note_activity(event)
             return
+        if isinstance(event, AgentRecord) and event.kind.startswith("agent."):
+            self._speech.flush()
+            self._out.write(event.kind, event.data)  # about the agent, not of the turn: it says nothing of an answer
+            return
         if turn.state == "dispatching":
             turn.state = "running"
         match event:

@@ -80,7 +80,7 @@ def _get_connections(caller: Caller, _: bytes, request_id: str | None) -> None:
 
 
 @_action("auth")
-def _auth(caller: Caller, _: bytes, request_id: str | None) -> None:
+def _auth(_caller: Caller, _: bytes, _request_id: str | None) -> None:
     raise BrokerError("unavailable", "No auth plugin is loaded, so there is nobody to show a token to.")
 
 

@@ -17,6 +17,7 @@ from broker.web.views import before_of, encode_messages, encode_records, session
 __all__ = ["add_routes", "only_known_hosts"]
 
 MAX_LIMIT: Final = 1000
+MAX_DIGITS: Final = 15
 _TYPES: Final = {
     "css": "text/css",
     "html": "text/html",
@@ -72,7 +73,7 @@ async def _health(request: web.Request) -> web.Response:
     )
 
 
-async def _livez(request: web.Request) -> web.Response:
+async def _livez(_: web.Request) -> web.Response:
     return _json({"status": "ok"})
 
 
@@ -132,11 +133,12 @@ def _number(request: web.Request, name: str, default: int, most: int | None = No
     text = request.query.get(name)
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 16) or int(text) < 1 or (most and int(text) > most):
+    value = int(text) if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS else 0
+    if value < 1 or (most is not None and value > most):
         raise BrokerError(
             "invalid_message", f"{name} must be a whole number from 1{f' to {most}' if most else ''}.", field=name
         )
-    return int(text)
+    return value
 
 
 def _json(value: Any) -> web.Response:

@@ -46,7 +46,7 @@ async def client_socket(request: web.Request) -> web.StreamResponse:
         autoclose=False,
         compress=services.settings.listen.compression,
         decode_text=False,
-        max_msg_size=services.settings.limits.message_bytes,
+        max_msg_size=services.settings.limits.message_bytes + 1,  # aiohttp refuses what is as large as its limit
         protocols=(protocol,),
         timeout=CLOSE_SECONDS,
     )
@@ -108,29 +108,43 @@ async def _serve(socket: web.WebSocketResponse, request: web.Request, services: 
 
 async def _read(socket: web.WebSocketResponse, caller: Caller, transport: asyncio.Transport) -> int:
     """Take frames until the socket ends; return the close code it ended with."""
-    ref = caller.ref
     while True:
         message = await socket.receive()
         kind = message.type
         if kind is WSMsgType.TEXT:
-            text = message.data
-            if ref.actor is None or ref.actor.close_code is not None:
-                continue  # we said good-bye; what was under way is not heard any more
-            if is_utf8(text):
-                caller.take(text)
-            else:
-                ref.tell(Hang(CloseCode.INVALID_TEXT), urgent=True)
-        elif kind is WSMsgType.PONG:
-            if ref.actor is not None:
-                ref.actor.ponged()
-        elif kind is WSMsgType.PING:
-            if not ref.actor_stopped.is_set():
-                ref.tell(Pinged(message.data), urgent=True)
-        elif kind is WSMsgType.BINARY:
-            if not ref.actor_stopped.is_set():
-                ref.tell(Hang(CloseCode.UNSUPPORTED_DATA), urgent=True)
+            _take_text(caller, message.data)
+        elif kind in _TAKE:
+            _TAKE[kind](caller.ref, message.data)
         else:
-            return _end(socket, ref, transport, message.data if kind is WSMsgType.CLOSE else None)
+            return _end(socket, caller.ref, transport, message.data if kind is WSMsgType.CLOSE else None)
+
+
+def _take_text(caller: Caller, text: bytes) -> None:
+    connection = caller.ref.actor
+    if connection is None or connection.close_code is not None:
+        return  # we said good-bye; what was under way is not heard any more
+    if is_utf8(text):
+        caller.take(text)
+    else:
+        caller.ref.tell(Hang(CloseCode.INVALID_TEXT), urgent=True)
+
+
+def _take_pong(ref: LoopRef[Connection], _: bytes) -> None:
+    if ref.actor is not None:
+        ref.actor.ponged()
+
+
+def _take_ping(ref: LoopRef[Connection], payload: bytes) -> None:
+    if ref.is_alive():
+        ref.tell(Pinged(payload), urgent=True)
+
+
+def _take_binary(ref: LoopRef[Connection], _: bytes) -> None:
+    if ref.is_alive():
+        ref.tell(Hang(CloseCode.UNSUPPORTED_DATA), urgent=True)
+
+
+_TAKE: Final = {WSMsgType.PONG: _take_pong, WSMsgType.PING: _take_ping, WSMsgType.BINARY: _take_binary}
 
 
 def _end(

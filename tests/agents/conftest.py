@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from broker.agents.acp import AcpAgent, AcpLink
-from broker.messages import AgentEvent, AgentLost, AgentRecord, Prompt, TurnFailed, TurnSettled
+from broker.messages import AgentEvent, AgentLost, AgentRecord, Prompt, TextDelta, TurnFailed, TurnSettled
 
 SCRIPTS = Path(__file__).parent / "scripts"
 ENDS = (TurnSettled, TurnFailed, AgentLost)
@@ -56,6 +56,11 @@ class Line:
 
     def ask(self, content: object, turn_id: str = "t1") -> None:
         self.link.start_turn(Prompt("s1", turn_id, msgspec.json.encode(content)))
+
+    @staticmethod
+    def text(events: list[AgentEvent]) -> str:
+        """Return the answer's text in `events`."""
+        return "".join(event.text for event in events if isinstance(event, TextDelta) and not event.thought)
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_variables_reach_into_agents_and_plugins_by_name(loaded: Load):
     ).settings
     claude = settings.agents["Cl-aude"]
     assert isinstance(claude, AcpProfile)
-    assert (claude.deadlines.idle, claude.command, claude.env) == (420.0, ("a",), {"home_dir": "007"})
+    assert (claude.deadlines.idle, claude.command, claude.env) == (420.0, ("a",), {"HOME_DIR": "007"})
     assert settings.agents["other"] == EchoProfile()
     assert settings.plugins["metrics"].plain() == {"a": {"b": "1"}}
     assert settings.plugins["shout"].plain() == {}

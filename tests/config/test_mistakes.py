@@ -187,6 +187,9 @@ def test_a_rule_between_settings_is_not_judged_on_a_broken_one(mistakes: Mistake
         "1:39: agents.claude.command: expected a list, got a whole number",
         "2:16: default_agent: expected text, got a list",
     ]
+    assert mistakes("agents: {claude: {kind: echo}}\ndefault_agent: [claude]") == [
+        "2:16: default_agent: expected text, got a list",
+    ]
 
 
 def test_the_line_and_carets_are_shown_under_the_message(tmp_path: Path):

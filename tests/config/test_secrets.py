@@ -98,6 +98,28 @@ def test_no_mistake_shows_a_secret(block: Block, text: str):
     assert CANARY not in repr(caught.value.problems)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"plugins: {{x: {{api_key: {CANARY}}}, x: 1}}",
+        f"plugins: {{x: {{'token': '{CANARY}, {CANARY}'}}, x: 1}}",
+        f"a: {{password: {CANARY} {CANARY}}}",
+        f"secret: {CANARY}",
+        f"secret: a, [{CANARY}] # {CANARY}",
+        f"- my-token: 'a' {CANARY}",
+        f"a: https://me:{CANARY}@host/",
+        f"listen: [a, {{token: {CANARY}",
+    ],
+)
+def test_no_line_shows_what_is_called_a_secret(tmp_path: Path, text: str):
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigErrors) as caught:
+        load(file, {}, {})
+    assert "*****" in str(caught.value)
+    assert CANARY not in str(caught.value)
+
+
 def test_no_listing_shows_a_secret(tmp_path: Path):
     (tmp_path / "key.txt").write_text(CANARY)
     file = tmp_path / "config.yaml"

@@ -1,25 +1,20 @@
 """The page at `/` in a real browser, against a real broker with real agents."""
 
-import contextlib
 import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Event
 from typing import Any
-from urllib.error import URLError
 from urllib.request import urlopen
 
 import attrs
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, WebSocketRoute, expect, sync_playwright
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect, sync_playwright
 
 Message = dict[str, Any]
 
@@ -28,6 +23,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 FLAGS += ["--disable-background-networking", "--disable-component-update"]
 SCRIPTS = Path(__file__).parents[1] / "agents" / "scripts"
 STORY = "Once upon a time a message was sent, and this time the reply came, whole and once, to all who waited for it."
+SIDEWAYS = """() => [...document.querySelectorAll("html, main, .bar, .panel, .scroller")]
+    .filter((element) => element.scrollWidth > element.clientWidth).map((element) => element.className)"""
 CONFIG = {
     "agents": {
         "slow": {"kind": "echo", "delay": "60ms"},
@@ -49,31 +46,30 @@ class Server:
     """The broker as its own process, on one port and one store through all its lives."""
 
     folder: Path
-    port: int
-    process: subprocess.Popen[bytes] | None = None
+    port: int = 0
+    process: subprocess.Popen[str] | None = None
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/"
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "broker", "--config", str(self.folder / "config.yaml")]
+        command = [sys.executable, "-m", "broker", "--config", "config.yaml"]
         environ = {**os.environ, "BROKER_LISTEN__PORT": str(self.port)}
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=self.folder, env=environ, stdout=log, stderr=log)
-        until(self.is_ready)
-
-    def is_ready(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "log").read_text()
-        with contextlib.suppress(URLError, ConnectionError), urlopen(self.url + "readyz", timeout=5) as answer:
-            return bool(answer.status == 200)
-        return False
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=environ, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        assert self.process.stdout
+        ready = re.search(r"http://127\.0\.0\.1:(\d+)/", self.process.stdout.readline())
+        assert ready, (self.folder / "log").read_text()
+        self.port = int(ready[1])
 
     def end(self, how: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(how)
-        return self.process.wait(timeout=20)
+        with self.process:
+            return self.process.wait(timeout=20)
 
     def records(self, session_id: str) -> list[Message]:
         with urlopen(f"{self.url}api/v1/sessions/{session_id}/records?limit=1000", timeout=5) as answer:
@@ -86,23 +82,12 @@ def essence(records: list[Message]) -> list[tuple[Any, ...]]:
     return [(record["seq"], record["at"], record.get("turn_id"), record["data"]) for record in records]
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    """Return as soon as the condition holds: another process offers nothing to wait on."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s"
-        Event().wait(0.05)
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A running broker; it drains and exits 0 at the end."""
     folder = tmp_path_factory.mktemp("broker")
     (folder / "config.yaml").write_text(json.dumps(CONFIG))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = Server(folder, port)
+    server = Server(folder)
     server.start()
     yield server
     assert server.end(signal.SIGTERM) == 0, (folder / "log").read_text()
@@ -164,13 +149,10 @@ Visit = Callable[..., Visitor]
 @pytest.fixture
 def visit(browser: Browser, server: Server) -> Iterator[Visit]:
     """Open the page in a new browser profile; at the end no tab may have had anything to complain about."""
-    contexts: list[BrowserContext] = []
     visitors: list[Visitor] = []
 
     def open_page(url: str = server.url, wire: "Wire | None" = None, **options: Any) -> Visitor:
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
+        page = browser.new_context(**options).new_page()
         visitor = Visitor(page)
         visitors.append(visitor)
         page.on("console", lambda message: visitor.complaints.append(f"{message.type}: {message.text}"))
@@ -183,8 +165,8 @@ def visit(browser: Browser, server: Server) -> Iterator[Visit]:
 
     yield open_page
     complaints = [complaint for visitor in visitors for complaint in visitor.complaints]
-    for context in contexts:
-        context.close()
+    for visitor in visitors:
+        visitor.page.context.close()
     assert complaints == []
 
 
@@ -283,8 +265,7 @@ def test_a_policy_forbids_everything_that_is_not_the_pages_own(visit: Visit, ser
     visitor = visit()
     outcome = visitor.page.evaluate("fetch('https://example.org/').then(() => 'sent', () => 'refused')")
     assert outcome == "refused"
-    refusals = [complaint for complaint in visitor.complaints if "Content Security Policy" in complaint]
-    assert refusals
+    assert any("Content Security Policy" in complaint for complaint in visitor.complaints)
     visitor.complaints.clear()
 
 
@@ -396,11 +377,22 @@ def test_after_kill_9_the_page_comes_back_and_says_that_the_turn_is_lost(visit: 
     visitor.complaints = [text for text in visitor.complaints if "WebSocket connection to" not in text]
 
 
+def test_a_deleted_session_is_gone_from_the_list(visit: Visit) -> None:
+    visitor = visit()
+    visitor.begin("slow")
+    entry = visitor.page.locator(f'#session-list a[data-session="{visitor.session_id}"]')
+    expect(entry).to_be_visible()
+    visitor.page.get_by_role("button", name="Delete").click()
+    visitor.page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(entry).to_have_count(0)
+    expect(visitor.page.get_by_text("Say something to your agent")).to_be_visible()
+
+
 def test_the_page_fits_a_telephone(visit: Visit) -> None:
     visitor = visit(viewport={"width": 400, "height": 760})
     visitor.say("w" * 300)
     visitor.see_end()
     for panel in ("Sessions", "Records", "Room", "Chat"):
         visitor.page.locator(".panels").get_by_role("button", name=panel).click()
-        assert visitor.page.evaluate("document.documentElement.scrollWidth") == 400
+        assert visitor.page.evaluate(SIDEWAYS) == []
     expect(visitor.page.locator(".message")).to_be_visible()

@@ -11,6 +11,8 @@ export class Records {
   #facts = byId("records-facts");
   #follow = follower(this.#list);
   #pending = [];
+  #due = false;
+  #replaying = false;
   #session = null;
 
   /** Show a session's records as they come, until `signal` aborts. */
@@ -18,25 +20,42 @@ export class Records {
     this.clear();
     this.#session = session;
     session.on("record", (record) => this.#take(record), signal);
-    session.on("reset", () => this.#list.replaceChildren(), signal);
-    session.on("attached", () => this.#count(), signal);
+    session.on("reset", () => this.#forget(), signal);
+    session.on("attached", () => (this.#replaying = true), signal);
+    session.on("caughtup", () => this.#catchUp(), signal);
   }
 
   /** Forget everything shown. */
   clear() {
     this.#session = null;
-    this.#pending = [];
-    this.#list.replaceChildren();
+    this.#forget();
     this.#facts.textContent = "No session.";
   }
 
-  /** Rows are made once a frame: a replay of thousands must not make thousands of layouts. */
+  #forget() {
+    this.#pending = [];
+    this.#list.replaceChildren();
+  }
+
+  /** Rows are made once a frame, and of a replay only those that stay: thousands of layouts would take seconds. */
   #take(record) {
-    if (!this.#pending.length) requestAnimationFrame(() => this.#flush());
     this.#pending.push(record);
+    if (!this.#replaying) this.#soon();
+  }
+
+  #catchUp() {
+    this.#replaying = false;
+    this.#soon();
+  }
+
+  #soon() {
+    if (this.#due) return;
+    this.#due = true;
+    requestAnimationFrame(() => this.#flush());
   }
 
   #flush() {
+    this.#due = false;
     const rows = this.#pending.splice(0).slice(-SHOWN).map(row);
     this.#list.append(...rows);
     while (this.#list.childElementCount > SHOWN) this.#list.firstElementChild.remove();

@@ -2,7 +2,7 @@
 
 import { byId, el, fold, follower, json } from "./dom.js";
 import { Room } from "./room.js";
-import { timeWords, who } from "./words.js";
+import { shortId, timeWords, who } from "./words.js";
 
 /** Holds at most one room; `onChange(name or null)` is called when it changes. */
 export class Rooms {
@@ -104,5 +104,5 @@ export class Rooms {
 }
 
 function nameOf(peer) {
-  return who(peer) || (peer?.connection_id ? `guest ${peer.connection_id.slice(0, 6)}` : "the broker");
+  return who(peer) || (peer?.connection_id ? `guest ${shortId(peer.connection_id)}` : "the broker");
 }

@@ -101,24 +101,31 @@ export class Turn {
 
   #stream({ message_id, role, text }) {
     this.#active();
-    this.#message(message_id, role).node.appendData(text);
+    const parts = this.#message(message_id);
+    if (this.#body.lastChild !== parts.at(-1)) parts.push(this.#part(role));
+    parts.at(-1).firstChild.appendData(text);
   }
 
   #complete({ message_id, role, content }) {
-    const message = this.#message(message_id, role);
-    message.node.data = textOf(content);
-    message.element.classList.remove("streaming");
-    this.answer = message.node.data;
+    const parts = this.#message(message_id);
+    this.answer = textOf(content);
+    if (parts.map((part) => part.textContent).join("") !== this.answer) {
+      for (const part of parts.splice(0)) part.remove();
+      parts.push(this.#part(role, this.answer));
+    }
+    for (const part of parts) part.classList.remove("streaming");
   }
 
-  #message(id, role = "assistant") {
-    if (!this.#messages.has(id)) {
-      const node = document.createTextNode("");
-      const element = el("div.message.streaming", { data: { role, message: id } }, node);
-      this.#messages.set(id, { node, element });
-      this.#body.append(element);
-    }
+  /** The parts of a message as shown: a new one begins where something else came in between. */
+  #message(id) {
+    if (!this.#messages.has(id)) this.#messages.set(id, []);
     return this.#messages.get(id);
+  }
+
+  #part(role = "assistant", text = "") {
+    const part = el("div.message.streaming", { data: { role } }, document.createTextNode(text));
+    this.#body.append(part);
+    return part;
   }
 
   #think({ text }) {
@@ -187,7 +194,7 @@ export class Turn {
   #end(data, at) {
     this.#enter("ended");
     for (const id of [...this.#approvals.keys()]) this.#resolve({ approval_id: id });
-    for (const { element } of this.#messages.values()) element.classList.remove("streaming");
+    for (const parts of this.#messages.values()) for (const part of parts) part.classList.remove("streaming");
     this.element.dataset.outcome = data.outcome;
     const took = this.#startedAt ? ` · ${seconds(Date.parse(at) - this.#startedAt)}` : "";
     this.#footer.replaceChildren(el("span", {}, outcomeWords(data), took));

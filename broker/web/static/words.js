@@ -36,8 +36,9 @@ export function connectionWords({ name, code, reason, delay }) {
   return "Connecting…";
 }
 
-/** Milliseconds as seconds a person reads, such as `0.4 s` or `2 min 5 s`. */
+/** Milliseconds as a person reads them, such as `20 ms`, `0.4 s` or `2 min 5 s`. */
 export function seconds(ms) {
+  if (ms < 100) return `${ms} ms`;
   if (ms < 10_000) return `${(ms / 1000).toFixed(1)} s`;
   const whole = Math.round(ms / 1000);
   return whole < 60 ? `${whole} s` : `${Math.floor(whole / 60)} min ${whole % 60} s`;
@@ -54,14 +55,18 @@ const OUTCOMES = {
     `Cancelled${who(by) ? ` by ${who(by)}` : ""}${forced ? "; the agent did not stop by itself and was killed" : ""}`,
   failed: ({ error }) => `Failed: ${error?.message ?? "the agent gave no reason"}`,
   timed_out: ({ deadline }) => `Timed out${deadline ? `: the deadline “${deadline}” passed` : ""}`,
-  lost: ({ reason }) => `Lost: ${reason || "the agent or the broker stopped in the middle"}; how far it came is unknown`,
+  lost: ({ reason }) => `Lost: ${clause(reason) || "the agent or the broker stopped in the middle"}; how far it came is unknown`,
 };
 
 /** How a turn ended, as a sentence or two. */
 export function outcomeWords(data) {
   const sentence = OUTCOMES[data.outcome]?.(data) ?? data.outcome;
   const partial = data.outcome === "completed" ? undefined : PARTIAL[data.partial];
-  return partial ? `${sentence.replace(/\.$/, "")}. ${partial}` : sentence;
+  return partial ? `${clause(sentence)}. ${partial}` : sentence;
+}
+
+function clause(sentence) {
+  return sentence?.replace(/\.$/, "");
 }
 
 /** A person as they call themselves, from a name or from `{user, connection_id}`. */
@@ -87,7 +92,12 @@ export function timeWords(at) {
   return date.toLocaleString([], isToday ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
 }
 
+/** The end of an id: ids made in the same hour begin alike. */
+export function shortId(id) {
+  return id.slice(-6);
+}
+
 /** What a session without a title is called. */
 export function sessionName({ title, session_id }) {
-  return title || `Session ${session_id.slice(0, 6)}`;
+  return title || `Session ${shortId(session_id)}`;
 }

@@ -1,0 +1,286 @@
+"""A broker's actors without its sockets: real ones all, over an engine in memory that can be made to fail."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import attrs
+import msgspec
+import pytest
+
+from broker.actors.agent_bridge import AgentBridge
+from broker.actors.connection import Connection, ConnectionOptions, SocketReply
+from broker.actors.ref import LoopRef
+from broker.actors.registry import Connected, CreateSession, Disconnected, Registry, RegistryOptions, ToRoom, ToSession
+from broker.actors.room import Room, RoomOptions
+from broker.actors.session import Session, SessionOptions
+from broker.actors.store import Store, StoreHandle
+from broker.actors.supervisor import Supervisor
+from broker.errors import BrokerError
+from broker.hooks import Peer
+from broker.ids import new_id
+from broker.messages import Principal, Record, SessionRow, Write
+from broker.operations import Attach, Join, Operation, Publish, Start, Update
+from broker.protocol.native import NATIVE
+from broker.protocol.outgoing import Failure
+from broker.stats import Stats
+from broker.store.memory import MemoryEngine
+from broker.store.port import StoreError
+from broker.testing import FakeAgent, FakeTransport, ManualClock
+
+NOBODY = Principal()
+to_json = msgspec.json.encode
+
+
+class Disk(MemoryEngine):
+    """The engine in memory, except that it can fail and be held up.
+
+    Attributes:
+        fault: what every write is refused with, if set.
+        gate: cleared, writes wait for it.
+        batches: the writes of each transaction that was begun.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fault: str | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.batches: list[Sequence[Write]] = []
+
+    def write(self, writes: Sequence[Write]) -> None:
+        self.batches.append(writes)
+        self.gate.wait(10)
+        if self.fault is not None:
+            raise StoreError(self.fault)
+        super().write(writes)
+
+    def records(self, log: str) -> list[Record]:
+        return self.reader().records_after(log, 0, limit=1_000_000, max_bytes=1 << 40)
+
+
+class Client:
+    """A client: its connection's actor and the far end of its socket."""
+
+    def __init__(self, house: "House", user: str | None, transport: FakeTransport) -> None:
+        self.house = house
+        self.peer = Peer(new_id(), Principal(user, frozenset()), "127.0.0.1", NATIVE.name)
+        self.socket = transport
+        self.ref = Connection.start(self.peer, NATIVE, transport, 0, house.connection)
+        self._numbers = iter(range(1_000_000))
+        house.clients.append(self)
+        house.registry.tell(Connected(self.ref, self.peer, house.clock.now()), urgent=True)
+
+    @property
+    def by(self) -> Principal:
+        return self.peer.principal
+
+    def send_to_session(self, session_id: str, operation: Operation) -> str:
+        """Ask a session as the reading half of a socket does, and return the request's id."""
+        return self._send(f"session:{session_id}", operation, ToSession(session_id, operation))
+
+    def send_to_room(self, room: str, operation: Operation) -> str:
+        return self._send(f"room:{room}", operation, ToRoom(room, operation))
+
+    def _send(self, log: str, operation: Operation, by_registry: Any) -> str:
+        request_id = f"r{next(self._numbers)}"
+        reply = SocketReply(self.ref, request_id, to_json, self._refuse)
+        place = self.ref.actor.place_of(log) if self.ref.actor else None
+        if place is not None and place.is_alive():
+            place.request(operation, reply)
+        else:
+            self.house.registry.request(by_registry, reply)
+        return request_id
+
+    @staticmethod
+    def _refuse(request_id: str | None, error: BaseException) -> Failure:
+        return Failure(request_id, error if isinstance(error, BrokerError) else BrokerError("internal", repr(error)))
+
+    async def session(self, session_id: str, operation: Operation) -> Any:
+        """Ask a session and wait for the answer; its `data`, or a `BrokerError` with its code."""
+        return self._data(await self.socket.message(id=self.send_to_session(session_id, operation)))
+
+    async def room(self, room: str, operation: Operation) -> Any:
+        return self._data(await self.socket.message(id=self.send_to_room(room, operation)))
+
+    @staticmethod
+    def _data(answer: Any) -> Any:
+        if answer["type"] == "error":
+            raise BrokerError(answer["data"]["code"], answer["data"]["message"])
+        return answer["data"]
+
+    async def attach(self, session_id: str, after_seq: int = 0, epoch: str | None = None) -> Any:
+        return await self.session(session_id, Attach(self.by, self.ref, after_seq, epoch))
+
+    async def join(self, room: str, after_seq: int | None = None, epoch: str | None = None) -> Any:
+        return await self.room(room, Join(self.by, self.ref, self.peer.connection_id, after_seq, epoch))
+
+    async def publish(self, room: str, data: Any, event: str = "message") -> Any:
+        return await self.room(room, Publish(self.by, to_json(self.peer.connection_id), event, to_json(data)))
+
+    def seqs(self, event: str | None = None) -> list[int]:
+        """Return the numbers of the records, or of those of this kind, in the order in which they came."""
+        return [m["seq"] for m in self.socket.messages if "seq" in m and event in {None, m["event"]}]
+
+    def events(self, session_id: str | None = None) -> list[str]:
+        return [
+            m["event"]
+            for m in self.socket.messages
+            if m["type"] == "notification" and session_id in {None, m.get("session_id")}
+        ]
+
+    async def hang_up(self) -> None:
+        """End the connection as the socket's reading half does."""
+        self.socket.close()
+        self.house.registry.tell(Disconnected(self.peer), urgent=True)
+        await self.ref.stop()
+
+
+class House:
+    """The actors of one broker."""
+
+    def __init__(self, disk: Disk, clock: ManualClock, *, queued_turns: int = 16, history: int = 1000) -> None:
+        self.disk = disk
+        self.clock = clock
+        self.stats = Stats()
+        self.clients: list[Client] = []
+        self.ended: list[tuple[str, str, str, str, float]] = []
+        self.committed: list[tuple[str, tuple[Record, ...]]] = []
+        self.store = Store(disk, clock, self.stats)
+        self.store.begin()
+        self.handle = StoreHandle(self.store, durable=disk.durable)
+        self.supervisor = Supervisor(clock)
+        self.agent = FakeAgent()
+        self.bridge = self.supervisor.start(partial(AgentBridge, "fake", self.agent))
+        self.connection = ConnectionOptions(clock, outbox_bytes=10_000, patience=10.0, stats=self.stats)
+        self.sessions = SessionOptions(
+            store=self.handle,
+            clock=clock,
+            bridges={"fake": self.bridge},
+            queued_turns=queued_turns,
+            registry=self._tell_registry,
+            on_turn_ended=lambda *told: self.ended.append(told),
+            on_first_output=self.stats.first_token_seconds.observe,
+            on_committed=lambda *told: self.committed.append(told),
+        )
+        self.rooms = RoomOptions(self.handle, clock, history, self._tell_registry, lambda *told: self.committed.append(told))
+        options = RegistryOptions(
+            supervisor=self.supervisor,
+            clock=clock,
+            stats=self.stats,
+            session=lambda session_id, row, chosen: Session(session_id, self.sessions, row, chosen=chosen),
+            room=lambda name: Room(name, self.rooms),
+            idle_after=3600.0,
+        )
+        self.registry = self.supervisor.start(lambda: Registry(options))
+
+    def _tell_registry(self, message: Any) -> None:
+        if self.registry.is_alive():
+            self.registry.tell(message, urgent=True)
+
+    def connect(self, user: str | None = None) -> Client:
+        return Client(self, user, FakeTransport())
+
+    def place(self, log: str) -> LoopRef[Any] | None:
+        """Return the actor of a log, None if it is not in memory."""
+        registry = self.registry.actor
+        assert registry is not None
+        place = registry._places.get(log)
+        return None if place is None else place.ref
+
+    async def create(self, client: Client | None = None, session_id: str | None = None, **row: Any) -> str:
+        """Create a session, followed by `client` if there is one, and return its id."""
+        now = self.clock.now()
+        by = NOBODY if client is None else client.by
+        new = SessionRow(session_id or new_id(), by.user, "fake", None, None, b"{}", False, now, now)
+        new = attrs.evolve(new, **row)
+        message = CreateSession(new, session_id is not None, by, client and client.ref)
+        if client is None:
+            await self.registry.ask(message, timeout=10)
+        else:
+            self.registry.request(message, SocketReply(client.ref, "create", to_json, client._refuse))
+            client._data(await client.socket.message(id="create"))
+        return new.session_id
+
+    async def ask(self, session_id: str, operation: Operation) -> Any:
+        return await self.registry.ask(ToSession(session_id, operation), timeout=10)
+
+    async def update(self, session_id: str, title: str, *, by: Principal = NOBODY) -> Any:
+        """Append one record to a session's log."""
+        return await self.ask(session_id, Update(by, title, None))
+
+    async def start(self, session_id: str, content: str = "hi", *, by: Principal = NOBODY, **more: Any) -> Any:
+        """Start a turn and return the answer."""
+        start = Start(by, more.get("client_msg_id") or new_id(), to_json(content), more.get("if_busy", "queue"))
+        return await self.ask(session_id, start)
+
+    async def settle(self) -> None:
+        """Return once nothing moves any more: no mail, no write on its way, nobody waiting for an answer."""
+        async with asyncio.timeout(10):
+            while self._is_moving():
+                await asyncio.sleep(0)
+
+    def _is_moving(self) -> bool:
+        registry = self.registry.actor
+        letting_go = registry is not None and any(p.held is not None for p in registry._places.values())
+        refs = [*self.supervisor._children, *(client.ref for client in self.clients), self.store.actor_ref]
+        busy = any(ref.actor is not None and (ref.actor_inbox or ref._held or ref._queued) for ref in refs)
+        return busy or letting_go or self.store._writing or bool(self.store._waiting)
+
+    async def kill(self) -> None:
+        """End at once, as `kill -9` would: nothing more is written, nobody is told."""
+        self.disk.gate.set()
+        for client in self.clients:
+            client.socket.abort()
+        self.disk.fault = "killed"
+        await self.stop()
+        self.disk.fault = None
+
+    async def stop(self) -> None:
+        self.disk.gate.set()
+        await self.supervisor.stop()
+        for client in self.clients:
+            await client.ref.stop()
+        await self.store.close()
+
+
+@pytest.fixture(autouse=True)
+def switch_interval() -> Iterator[None]:
+    """Let the store's threads have the interpreter as soon as the broker itself does."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0001)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+@pytest.fixture
+async def make_house(disk: Disk, clock: ManualClock) -> AsyncIterator[Callable[..., House]]:
+    """Make a broker's actors over the one disk; another one is its restart."""
+    houses: list[House] = []
+
+    def make(**settings: Any) -> House:
+        houses.append(House(disk, clock, **settings))
+        return houses[-1]
+
+    yield make
+    for house in houses:
+        if not house.store.actor_stopped.is_set():
+            await house.stop()
+
+
+@pytest.fixture
+async def house(make_house: Callable[..., House]) -> House:
+    return make_house()
