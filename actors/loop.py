@@ -152,11 +152,16 @@ class LoopActor(pykka.Actor):
                 if not self._handle(item):
                     return False
                 continue
+            self._in_hand = None
             try:
                 response = handler(self, item)
-            except Exception as e:  # noqa: BLE001 - an actor's failure is its own, whatever it is
-                self._fail(e)
-                return False
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as e:  # noqa: BLE001 - an actor's failure is its own, whatever it is
+                self._failed_on(None, e)
+                if self.actor_stopped.is_set():
+                    return False
+                continue
             if response is not None and inspect.iscoroutine(response):
                 self._pause_for(response, None)
                 return False

@@ -180,6 +180,32 @@ async def test_an_actor_may_answer_later_and_then_its_return_value_is_not_the_an
     kept[1].set("dropped")
 
 
+async def test_a_told_message_that_is_answered_later_answers_nobody_not_even_whoever_asked_before() -> None:
+    class Later(LoopActor):
+        @handles(Note)
+        def note(self, message: Note) -> str:
+            return "answered"
+
+        @handles(Wait)
+        def wait(self, message: Wait) -> None:
+            self.answer_later().set("an answer to nobody")
+
+    answers: list[Any] = []
+
+    class Reply:
+        def set(self, value: Any = None, /) -> None:
+            answers.append(value)
+
+        def set_exception(self, exc_info: Any = None, /) -> None:
+            answers.append(exc_info)
+
+    ref = Later.start()
+    ref.request(Note("a"), Reply())
+    ref.tell(Wait(asyncio.Event()))
+    await settled(ref)
+    assert answers == ["answered"]
+
+
 # -- the inbox ---------------------------------------------------------------------------------------
 
 

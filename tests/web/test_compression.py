@@ -50,14 +50,23 @@ async def test_a_library_gets_it_where_it_is_configured(deflating: App, dial: Di
 @pytest.mark.parametrize("takeover", [True, False])
 async def test_every_window_is_right(deflating: App, dial: Dial, bits: int, takeover: bool) -> None:
     factory = ClientPerMessageDeflateFactory(
-        server_max_window_bits=bits, client_max_window_bits=bits, server_no_context_takeover=not takeover
+        server_max_window_bits=bits if bits < 15 else None,  # 15 is what goes without saying
+        client_max_window_bits=bits,
+        server_no_context_takeover=not takeover,
     )
     client = await dial(deflating.port, extensions=[factory])
-    assert f"server_max_window_bits={bits}" in client.socket.response.headers["Sec-WebSocket-Extensions"]
+    agreed = client.socket.response.headers["Sec-WebSocket-Extensions"]
+    assert bits == 15 or f"server_max_window_bits={bits}" in agreed
     for number in range(1, 6):
         # farther apart than the smaller windows reach, so that a window that is too large would be noticed
         text = "".join(chr(33 + i * number % 90) for i in range(7000)) * 3
         assert await client.do("echo", text=text) == {"text": text}
+
+
+async def test_a_window_that_zlib_does_not_have_is_not_agreed_on(deflating: App, knock: Knock) -> None:
+    raw = await knock(deflating.port, Sec_WebSocket_Extensions="permessage-deflate; server_max_window_bits=8")
+    assert "sec-websocket-extensions" not in raw.headers()
+    assert (await raw.message())["event"] == "welcome"
 
 
 async def test_frames_are_shared_by_those_who_agreed_on_the_same(deflating: App, dial: Dial) -> None:

@@ -1,0 +1,70 @@
+# One-word commands. `make run` and `make test` do all the set-up a fresh machine needs: Python >= 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-test
+LINKS := broker/actors broker/plugins
+
+.PHONY: run test check bench chaos docs dev clean lock debian
+
+run: $(STAMP)
+	@exec $(BIN)/broker --config config.yaml
+
+test: $(TEST_STAMP) debian
+	$(BIN)/python -m pytest -m "not chaos"
+
+check: $(TEST_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_imports.py tests/test_docs.py
+
+bench: $(TEST_STAMP)
+	$(BIN)/python -m bench
+
+chaos: $(TEST_STAMP) debian
+	$(BIN)/python -m pytest -m chaos
+
+docs: $(TEST_STAMP)
+	$(BIN)/python -m docs.reference
+
+dev: $(TEST_STAMP)
+
+# The versions that were tested, for everybody; `make lock` moves them.
+lock:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager -e ".[test,check]"
+	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools --exclude wheel > constraints.txt
+
+clean:
+	rm -rf $(VENV) $(LINKS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "actor-broker needs Python 3.11 or newer; set PYTHON=python3.x")'
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): setup.cfg constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(TEST_STAMP): setup.cfg constraints.txt | $(VENV)/bin/python $(LINKS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,check]"
+	@touch $@ $(STAMP)
+
+# So that type checkers see one package in the checkout as they do in the wheel (see CONTRIBUTING.md).
+broker/actors broker/plugins:
+	ln -s ../$(notdir $@) $@
+
+# For the tests in a browser, with foreign clients and under a power cut; without root they say so and are skipped.
+debian:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then set --; \
+	  command -v chromium >/dev/null || set -- "$$@" chromium; \
+	  command -v node >/dev/null || set -- "$$@" nodejs; \
+	  command -v npm >/dev/null || set -- "$$@" npm; \
+	  command -v fusermount3 >/dev/null || set -- "$$@" fuse3; \
+	  ldconfig -p | grep -q 'libfuse\.so\.2' || set -- "$$@" libfuse2; \
+	  [ $$# = 0 ] || { echo "installing $$*"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends "$$@" >/dev/null; } \
+	  || echo "Some Debian packages could not be installed; the tests that need them are skipped, visibly."; fi
