@@ -23,7 +23,7 @@ from broker.tasks import spawn
 __all__ = ["AgentBridge", "AnswerAgent", "CancelAtAgent", "CloseAgents", "CutAgent", "Dispatch"]
 
 
-@attrs.frozen
+@attrs.define
 class Dispatch:
     """A turn for the agent of this session."""
 
@@ -31,7 +31,7 @@ class Dispatch:
     prompt: Prompt
 
 
-@attrs.frozen
+@attrs.define
 class CancelAtAgent:
     """Ask the session's agent to stop this turn."""
 
@@ -39,7 +39,7 @@ class CancelAtAgent:
     turn_id: str
 
 
-@attrs.frozen
+@attrs.define
 class AnswerAgent:
     """Answer a question of the session's agent."""
 
@@ -49,14 +49,14 @@ class AnswerAgent:
     option_id: str | None
 
 
-@attrs.frozen
+@attrs.define
 class CutAgent:
     """Cut the session's link and kill what runs behind it; a later turn opens a new one."""
 
     session_id: str
 
 
-@attrs.frozen
+@attrs.define
 class CloseAgents:
     """Cut all links: the broker stops. Answered when nothing of them is left."""
 
@@ -69,7 +69,7 @@ class _Line:
     link: AgentLink | None = None
 
 
-@attrs.frozen
+@attrs.define
 class _Said:
     """What an agent said, on which line."""
 

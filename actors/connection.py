@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final
 import attrs
 import pykka
 
-from broker.actors.log import Follow, LogFailed, Page, Pause, Pull, Unfollow
+from broker.actors.log import Follow, LogFailed, LogUnreadable, Page, Pause, Pull, Unfollow
 from broker.actors.loop import LoopActor, handles
 from broker.actors.ref import LoopRef
 from broker.clock import Clock, Timer
@@ -134,6 +134,10 @@ class Connection(LoopActor):
         """Return the names of the logs that this connection follows."""
         return list(self._follows or ())
 
+    def outbox_bytes(self) -> int:
+        """Return the bytes that wait for the peer."""
+        return self._transport.get_write_buffer_size() + self._out_bytes
+
     # -- messages -----------------------------------------------------------------------------------
 
     def on_drained(self) -> None:
@@ -160,10 +164,13 @@ class Connection(LoopActor):
         if self.close_code is not None:
             return
         if self._is_full():
-            self._stats.dropped["too_slow"] += 1
-            self._hang(Hang(CloseCode.TOO_SLOW))
+            self._give_up_slow()
             return
         self._put(frames, messages)
+
+    def _give_up_slow(self) -> None:
+        self._stats.dropped["too_slow"] += 1
+        self._hang(Hang(CloseCode.TOO_SLOW))
 
     def _put(self, frames: bytes, messages: int) -> None:
         size = len(frames)
@@ -175,7 +182,7 @@ class Connection(LoopActor):
 
     def _is_full(self) -> bool:
         """Tell whether more waits for the peer than may."""
-        return self._transport.get_write_buffer_size() + self._out_bytes > self._outbox_bytes
+        return self.outbox_bytes() > self._outbox_bytes
 
     # -- logs ---------------------------------------------------------------------------------------
 
@@ -196,10 +203,14 @@ class Connection(LoopActor):
         follow = self._follows.get(page.log) if self._follows else None
         if follow is None or self.close_code is not None:
             return
+        if page.first > follow.last + 1:
+            if not page.pushed:  # the log does not reach back any more: this has to be said, not passed over (P3)
+                self._give_up_slow()
+            return  # otherwise told before the log learnt that we fell behind; a page that we pull has it
         if follow.waiting:
             follow.waiting = False
         elif not follow.live:
-            return  # told before the log learnt that we fell behind; the next page we pull has it
+            return
         elif self._is_full():
             self._fall_behind(follow)
             return
@@ -240,8 +251,7 @@ class Connection(LoopActor):
             return
         if self._is_full():
             if self._options.clock.monotonic() - self._behind_since > self._options.patience:
-                self._stats.dropped["too_slow"] += 1
-                self._hang(Hang(CloseCode.TOO_SLOW))
+                self._give_up_slow()
             else:
                 self._look_later()
             return
@@ -257,7 +267,12 @@ class Connection(LoopActor):
         if follow is not None:
             follow.live, follow.waiting = False, True
             member = {"connection_id": self.peer.connection_id, "user": self.peer.principal.user}
-            self._tell(follow.ref, Follow(self.actor_ref, follow.last, member))
+            self._tell(follow.ref, Follow(self.actor_ref, follow.last, message.newcomer, member))
+
+    @handles(LogUnreadable)
+    def _give_up(self, message: LogUnreadable) -> None:
+        if self._follows and message.log in self._follows:
+            self._hang(Hang(CloseCode.TRY_AGAIN_LATER, "the log cannot be read now; reconnect and resume"))
 
     def _tell(self, ref: LoopRef[Any], message: Any) -> None:
         try:
@@ -281,7 +296,7 @@ class Connection(LoopActor):
         """Cut the peer if it owes an answer; called by the heartbeat `patience` after `ping`."""
         if self._pinged_at is not None and self.close_code is None:
             self._stats.dropped["heartbeat"] += 1
-            self._hang(Hang(CloseCode.HEARTBEAT_MISSED))
+            self.actor_ref.tell(Hang(CloseCode.HEARTBEAT_MISSED), urgent=True)  # as a message, or nobody writes it
 
     @handles(Pinged)
     def _pong(self, message: Pinged) -> None:

@@ -23,7 +23,18 @@ from broker.errors import BrokerError
 from broker.messages import Record, SessionRow, TurnRow, Write
 from broker.protocol.outgoing import Outgoing, Parcel
 
-__all__ = ["Follow", "LogActor", "LogFailed", "OnCommitted", "Page", "Pause", "Position", "Pull", "Unfollow"]
+__all__ = [
+    "Follow",
+    "LogActor",
+    "LogFailed",
+    "LogUnreadable",
+    "OnCommitted",
+    "Page",
+    "Pause",
+    "Position",
+    "Pull",
+    "Unfollow",
+]
 
 OnCommitted = Callable[[str, tuple[Record, ...]], None]
 """Told the name of a log and its records that have become durable, each once, in order."""
@@ -34,7 +45,7 @@ PAGE_BYTES: Final = 256 * 1024
 """A page of replay: small enough to fit any outbox, large enough to be worth a read."""
 
 
-@attrs.frozen
+@attrs.define
 class Pull:
     """A follower has room for the records after `after`."""
 
@@ -42,23 +53,31 @@ class Pull:
     after: int
 
 
-@attrs.frozen
+@attrs.define
 class Pause:
     """A follower fell behind; it will pull when it has room again."""
 
     follower: LoopRef[Any]
 
 
-@attrs.frozen
+@attrs.define
 class Follow:
-    """A follower of an earlier incarnation of this log goes on after `after`; `member` is who it is, for a room."""
+    """A follower of an earlier incarnation of this log goes on after `after`.
+
+    Attributes:
+        follower: the connection.
+        after: where it stands.
+        newcomer: whether it has still to be told that it has caught up.
+        member: who it is, for a room.
+    """
 
     follower: LoopRef[Any]
     after: int
+    newcomer: bool
     member: dict[str, str | None]
 
 
-@attrs.frozen
+@attrs.define
 class Unfollow:
     """A follower leaves."""
 
@@ -75,6 +94,7 @@ class Page:
         first: the first record's number; 0 for none.
         last: the last record's number; where the follower stands afterwards.
         live: whether what follows comes by itself; otherwise the follower pulls.
+        pushed: whether it comes by itself; otherwise the follower asked for it.
     """
 
     log: str
@@ -82,11 +102,25 @@ class Page:
     first: int
     last: int
     live: bool
+    pushed: bool = False
 
 
 @attrs.frozen
 class LogFailed:
-    """The log's actor failed and starts anew from what is durable; followers ask again from where they are."""
+    """The log's actor failed and starts anew from what is durable; followers ask again from where they are.
+
+    Attributes:
+        log: the log's name.
+        newcomer: whether this follower has still to be told that it has caught up.
+    """
+
+    log: str
+    newcomer: bool
+
+
+@attrs.frozen
+class LogUnreadable:
+    """The log cannot be read now, so that its follower has to come back later."""
 
     log: str
 
@@ -229,7 +263,7 @@ class LogActor(LoopActor):
         if not self._followers:
             return
         parcel = Parcel(tuple([self.present(record) for record in records]))
-        page = Page(self.log, parcel, records[0].seq, records[-1].seq, live=True)
+        page = Page(self.log, parcel, records[0].seq, records[-1].seq, live=True, pushed=True)
         for follower, live in list(self._followers.items()):
             if live:
                 self._tell(follower, page)
@@ -254,6 +288,8 @@ class LogActor(LoopActor):
         """Serve a follower the next page; the last one makes it live."""
         if isinstance(message, Pull) and message.follower not in self._followers:
             return None  # it left meanwhile
+        if isinstance(message, Follow) and message.newcomer:
+            self._newcomers.add(message.follower)
         return self.serve(message.follower, message.after)
 
     def serve(
@@ -273,8 +309,14 @@ class LogActor(LoopActor):
         return None
 
     async def _serve_from_store(self, follower: LoopRef[Any], after: int, first: tuple[Outgoing, ...]) -> None:
-        page = await self._store.read("records_after", self.log, after, limit=PAGE_RECORDS, max_bytes=PAGE_BYTES)
-        self._hand_out(follower, after, first, page)
+        try:
+            page = await self._store.read("records_after", self.log, after, limit=PAGE_RECORDS, max_bytes=PAGE_BYTES)
+        except BrokerError:
+            self.forget_follower(follower)
+            self._tell(follower, LogUnreadable(self.log))
+            return
+        # What was committed while this waited has not been shown to the live followers yet: it comes by itself.
+        self._hand_out(follower, after, first, [record for record in page if record.seq <= self._durable_head])
 
     def _hand_out(self, follower: LoopRef[Any], after: int, first: tuple[Outgoing, ...], records: list[Record]) -> None:
         at = records[-1].seq if records else after
@@ -320,8 +362,8 @@ class LogActor(LoopActor):
         for pending in (*self._pending, self._draft):
             for reply_to, _ in pending.replies:
                 reply_to.set_exception((BrokerError, error, None))
-        for follower in self._followers:
-            self._tell(follower, LogFailed(self.log))
+        for follower in list(self._followers):
+            self._tell(follower, LogFailed(self.log, newcomer=follower in self._newcomers))
 
 
 def _some(tail: deque[Record], after: int) -> list[Record]:

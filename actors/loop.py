@@ -60,7 +60,6 @@ class LoopActor(pykka.Actor):
     """Exceptions that are answers to an ask; any other one fails the actor as well."""
 
     _handlers: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {}
-    _direct: ClassVar[dict[type, Callable[[Any, Any], Any]]] = {}
     _numbers: ClassVar[itertools.count[int]] = itertools.count(1)
 
     actor_inbox: Inbox
@@ -71,6 +70,7 @@ class LoopActor(pykka.Actor):
         self.actor_inbox = self._create_actor_inbox()
         self.actor_stopped = StopFlag()  # type: ignore[assignment]
         self._actor_ref: LoopRef[Any] = LoopRef(self)
+        self._direct = self._handlers
         self._in_hand: Envelope[Any] | None = None
         self._supervisor: Callable[[LoopRef[Any], BaseException], None] | None = None
 
@@ -81,8 +81,6 @@ class LoopActor(pykka.Actor):
         for method in vars(cls).values():
             for kind in getattr(method, "handles", ()):
                 cls._handlers[kind] = method
-        # The short way for a told message, unless the class wants to see every message first.
-        cls._direct = cls._handlers if cls.on_receive is LoopActor.on_receive else {}
 
     @classmethod
     def start(cls, *args: Any, **kwargs: Any) -> LoopRef[Self]:
@@ -123,6 +121,10 @@ class LoopActor(pykka.Actor):
         handler = self._handlers.get(type(message))
         return super().on_receive(message) if handler is None else handler(self, message)
 
+    def screen_mail(self) -> None:
+        """Let `on_receive` see every message from now on; otherwise a marked method gets its messages at once."""
+        self._direct = {}
+
     async def setup(self) -> None:
         """Run before the first message: load what has to be waited for."""
 
@@ -148,7 +150,7 @@ class LoopActor(pykka.Actor):
         for _ in range(min(len(inbox), TURN)):
             item = inbox.popleft()
             handler = handlers.get(type(item))
-            if handler is None:  # an ask, a stop, a proxy's call, or a class with a say of its own
+            if handler is None:  # an ask, a stop, a proxy's call, or something nothing is marked for
                 if not self._handle(item):
                     return False
                 continue
@@ -176,14 +178,16 @@ class LoopActor(pykka.Actor):
         """Handle one message; return whether the actor can take the next one at once."""
         envelope = item if type(item) is Envelope else None
         self._in_hand = envelope
+        message = item if envelope is None else envelope.message
+        handler = self._direct.get(type(message))
         try:
-            response = self._handle_receive(item if envelope is None else envelope.message)
+            response = self._handle_receive(message) if handler is None else handler(self, message)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as e:  # noqa: BLE001 - an actor's failure is its own, whatever it is
             self._failed_on(envelope, e)
             return not self.actor_stopped.is_set()
-        if inspect.iscoroutine(response):
+        if response is not None and inspect.iscoroutine(response):
             self._pause_for(response, envelope)
             return False
         if envelope is not None and envelope.reply_to is not None:

@@ -13,7 +13,7 @@ import pykka
 
 from broker.actors.connection import Connection, Hang
 from broker.actors.futures import ReplyTo
-from broker.actors.log import LogActor
+from broker.actors.log import LogActor, LogUnreadable
 from broker.actors.loop import LoopActor, handles
 from broker.actors.ref import InboxFull, LoopRef
 from broker.actors.room import Room
@@ -47,6 +47,8 @@ __all__ = [
 
 SWEEP_SECONDS: Final = 30.0
 """How often sessions and rooms are asked whether they can leave memory."""
+RETRY_SECONDS: Final = 60.0
+"""When a session that failed too often is taken up again: its budget of failures is then as good as new."""
 ROOM_IDLE: Final = 60.0
 """Seconds an empty room stays in memory."""
 
@@ -216,6 +218,10 @@ class Registry(LoopActor):
             if not ref.actor_stopped.is_set():
                 ref.tell(parcel, urgent=True)
 
+    def outbox_bytes(self) -> int:
+        """Return the bytes that wait for all clients together; for a look at it on the same loop."""
+        return sum(ref.actor.outbox_bytes() for ref, _ in self._connections.values() if ref.actor is not None)
+
     # -- connections --------------------------------------------------------------------------------
 
     @handles(Connected)
@@ -318,8 +324,22 @@ class Registry(LoopActor):
         return place
 
     def _died(self, log: str) -> None:
-        self._places.pop(log, None)
+        """Let go of an actor that failed too often; a session is tried again later, since its turn has to end (P5)."""
+        place = self._places.pop(log, None)
         self._count()
+        for _, reply_to in (place and place.held) or ():
+            error = BrokerError("unavailable", "It failed; try again.", retry_after=1.0)
+            reply_to.set_exception((BrokerError, error, None))
+        for ref, _ in self._connections.values():
+            if ref.is_alive():
+                ref.tell(LogUnreadable(log), urgent=True)
+        kind, _, session_id = log.partition(":")
+        if kind == "session":
+            self._options.clock.call_later(RETRY_SECONDS, partial(self._wake_later, session_id))
+
+    def _wake_later(self, session_id: str) -> None:
+        if not self.actor_stopped.is_set():
+            self.actor_ref.tell(Wake(session_id), urgent=True)
 
     def _count(self) -> None:
         rooms = sum(log.startswith("room:") for log in self._places)
@@ -357,6 +377,8 @@ class Registry(LoopActor):
                 await message.ref.stop()
         except pykka.ActorDeadError:
             gone = True
+        except InboxFull:
+            gone = False
         if not self.actor_stopped.is_set():
             self.actor_ref.tell(_Stopped(message.log, gone), urgent=True)
 

@@ -141,7 +141,7 @@ class Session(LogActor):
         log = await self._store.read("log", self.log)
         if row is None or log is None:
             if new is None:
-                self._missing = True
+                self._be_missing()
             else:
                 self._begin(new)
             return
@@ -156,6 +156,11 @@ class Session(LogActor):
             await self._recover(turns)
         else:
             self._machine.recover(turns, produced=None, approvals=())
+
+    def _be_missing(self) -> None:
+        """Answer from now on that there is no such session, until the registry lets go of this actor."""
+        self._missing = True
+        self.screen_mail()
 
     def _begin(self, row: SessionRow) -> None:
         self.epoch = self._create = new_id()
@@ -195,6 +200,8 @@ class Session(LogActor):
         if self._missing and isinstance(message, Operation):
             self._options.registry(Gone(self.log, self.actor_ref))
             raise BrokerError("not_found", "There is no such session.", field="$.payload.session_id")
+        if self._missing and isinstance(message, AgentEvent | _Tick):
+            return None  # of turns that went with it
         return super().on_receive(message)
 
     def on_drained(self) -> None:
@@ -285,7 +292,14 @@ class Session(LogActor):
         )
         if not accepted.duplicate:
             self._accepted_at[accepted.turn_id] = now
-        self.reply_after_commit({**attrs.asdict(accepted), "durable": self._store.durable})
+        answer = {
+            "turn_id": accepted.turn_id,
+            "seq": accepted.seq,
+            "status": accepted.status,
+            "duplicate": accepted.duplicate,
+            "durable": self._store.durable,
+        }
+        self.reply_after_commit(answer)
 
     @handles(Cancel)
     def _cancel(self, message: Cancel) -> None:
@@ -319,7 +333,7 @@ class Session(LogActor):
         self._cut_agent()
         self.on_drained()  # what was written until now belongs to the log that goes
         self._delete = True
-        self._missing = True
+        self._be_missing()
         self.reply_after_commit({})
         self.after_commit(partial(self._options.registry, Gone(self.log, self.actor_ref)))
 
@@ -364,6 +378,9 @@ class Session(LogActor):
     def _command_bridge(self, bridge: LoopRef[AgentBridge], command: Command) -> None:
         match command:
             case StartTurn(prompt):
+                running = self._machine.running
+                if running is None or running.turn_id != prompt.turn_id:
+                    return  # it ended before it was durable that it began
                 self._dispatched_at = self._options.clock.monotonic()
                 bridge.tell(Dispatch(self.actor_ref, prompt))
             case CancelTurn(turn_id):
@@ -400,7 +417,7 @@ class Session(LogActor):
 
     @handles(MayStop)
     def _may_stop(self, message: MayStop | None = None) -> bool:
-        return self._missing or not (self._followers or self._machine.busy or not self.settled)
+        return self.settled and (self._missing or not (self._followers or self._machine.busy))
 
     @handles(Sweep)
     def _sweep(self, message: Sweep) -> None:

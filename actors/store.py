@@ -32,7 +32,7 @@ PROBE_SECONDS = 1.0
 CLOSE_SECONDS = 10.0
 
 
-@attrs.frozen
+@attrs.define
 class Append:
     """Make this durable and then tell its owner, with the ticket it gave."""
 
@@ -41,14 +41,14 @@ class Append:
     ticket: object
 
 
-@attrs.frozen
+@attrs.define
 class Committed:
     """The write with this ticket is durable."""
 
     ticket: object
 
 
-@attrs.frozen
+@attrs.define
 class WriteFailed:
     """The write with this ticket is not in the store; nothing of it was kept."""
 
@@ -56,7 +56,7 @@ class WriteFailed:
     error: BrokerError
 
 
-@attrs.frozen
+@attrs.define
 class Expire:
     """Drop what is past keeping; the arguments are those of `Engine.expire`."""
 
@@ -66,13 +66,13 @@ class Expire:
     live: frozenset[str]
 
 
-@attrs.frozen
+@attrs.define
 class _Batch:
     appends: Sequence[Append]
     began: float
 
 
-@attrs.frozen
+@attrs.define
 class _Written:
     batch: _Batch
     failures: dict[int, str]

@@ -32,6 +32,7 @@ from broker.errors import CloseCode
 from broker.facade import Facade
 from broker.hooks import TurnEnded
 from broker.ids import new_id
+from broker.lag import LoopLag
 from broker.messages import Record, SessionRow
 from broker.offers import PluginRefused
 from broker.plugin_loader import Plugins
@@ -198,8 +199,13 @@ class App:
         )
         self.registry = self.supervisor.start(lambda: Registry(options))
         self.facade.connect(self.registry)
+        self.stats.outbox_bytes = self._outbox_bytes
         self.stats.mailbox_depth = self.supervisor.mail
         self._undo.append(self._stop_actors)
+
+    def _outbox_bytes(self) -> int:
+        registry = self.registry.actor
+        return 0 if registry is None else registry.outbox_bytes()
 
     def _make_session(self, session_id: str, row: SessionRow | None, chosen: bool) -> Session:
         return Session(session_id, self.sessions, row, chosen=chosen)
@@ -240,8 +246,11 @@ class App:
             formats={NATIVE.name: NATIVE},
             node=new_id(),
         )
-        heartbeats.start()
-        self._undo.append(heartbeats.stop)
+        lag = LoopLag(self.clock)
+        self.stats.loop_lag_seconds = lag.seconds
+        for part in (heartbeats, lag):
+            part.start()
+            self._undo.append(part.stop)
         runner = web.AppRunner(make_web_app(self.services), access_log=None, shutdown_timeout=HANG_SECONDS)
         await runner.setup()
         self._undo.append(runner.cleanup)
@@ -289,11 +298,16 @@ def make_web_app(services: Services) -> web.Application:
     """Return the aiohttp application of a broker."""
     app = web.Application(middlewares=[problems, only_known_hosts])
     app[SERVICES] = services
+    app.on_response_prepare.append(_sign)
     app.router.add_get("/ws", client_socket)
     add_routes(app)
     for route in services.hooks.routes:
         app.router.add_route(route.method, route.path, route.handler)
     return app
+
+
+async def _sign(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "actor-broker"  # aiohttp would name the versions of everything below
 
 
 def _bind(host: str, port: int) -> socket.socket:

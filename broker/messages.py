@@ -1,4 +1,7 @@
-"""What actors tell each other and what the log holds: frozen values, no behaviour.
+"""What actors tell each other and what the log holds: values, no behaviour.
+
+Nobody changes a value once it is made. They are not `attrs.frozen` all the same: making a frozen
+object takes three times as long, and a turn makes some fifty of them.
 
 Payloads that the broker only carries are `bytes` holding JSON exactly as it came, so that they leave
 as they entered. Times are integers, milliseconds since the epoch, UTC.
@@ -48,7 +51,7 @@ class Principal:
 # -- the log -------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.define
 class Record:
     """One entry of a session's or a room's log.
 
@@ -69,7 +72,7 @@ class Record:
     author: bytes | None = None
 
 
-@attrs.frozen
+@attrs.define
 class LogRow:
     """What the store knows of one log.
 
@@ -90,7 +93,7 @@ class LogRow:
     updated_at: int
 
 
-@attrs.frozen
+@attrs.define
 class SessionRow:
     """What is kept of a session beside its log; `variables` is a JSON object."""
 
@@ -105,7 +108,7 @@ class SessionRow:
     updated_at: int
 
 
-@attrs.frozen
+@attrs.define
 class TurnRow:
     """The latest state of one turn; what idempotency (P4) and recovery after a crash (P5) are decided by.
 
@@ -132,7 +135,7 @@ class TurnRow:
     content: bytes | None = None
 
 
-@attrs.frozen
+@attrs.define
 class Write:
     """All that one actor wants to become durable together.
 
@@ -160,7 +163,7 @@ class Write:
 # -- between a session and its agent ---------------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.define
 class Prompt:
     """One turn, as an agent is given it; `content` is a JSON string or an array of content blocks."""
 
@@ -171,7 +174,7 @@ class Prompt:
     workspace_dir: str | None = None
 
 
-@attrs.frozen
+@attrs.define
 class TextDelta:
     """Some more text of the agent.
 
@@ -188,7 +191,7 @@ class TextDelta:
     message_id: str | None = None
 
 
-@attrs.frozen
+@attrs.define
 class AgentRecord:
     """Anything else the agent reports that becomes one record as it is.
 
@@ -203,7 +206,7 @@ class AgentRecord:
     data: bytes
 
 
-@attrs.frozen
+@attrs.define
 class ApprovalRequested:
     """The agent asks a person; answered through its link by `key`.
 
@@ -222,7 +225,7 @@ class ApprovalRequested:
     tool: bytes | None = None
 
 
-@attrs.frozen
+@attrs.define
 class TurnSettled:
     """The agent says the turn is over.
 
@@ -237,7 +240,7 @@ class TurnSettled:
     usage: bytes | None = None
 
 
-@attrs.frozen
+@attrs.define
 class TurnFailed:
     """The agent, or the way to it, answered with an error; `code` is one of `broker.errors.ERRORS`."""
 
@@ -247,7 +250,7 @@ class TurnFailed:
     retryable: bool = False
 
 
-@attrs.frozen
+@attrs.define
 class AgentLost:
     """The agent of this session died or its link broke; what it was doing is unknown."""
 

@@ -32,7 +32,7 @@ Follower = Any
 """The reference of a connection; its class belongs to a layer above."""
 
 
-@attrs.frozen
+@attrs.define
 class Operation:
     """Something a person or a program asks for; `by` is who."""
 
@@ -42,14 +42,14 @@ class Operation:
 # -- sessions ---------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.define
 class Created(Operation):
     """Answer the one that had this session made, and show it to `follower`, if any."""
 
     follower: Follower | None
 
 
-@attrs.frozen
+@attrs.define
 class Attach(Operation):
     """Show the log to `follower` from `after_seq` on."""
 
@@ -58,12 +58,12 @@ class Attach(Operation):
     epoch: str | None
 
 
-@attrs.frozen
+@attrs.define
 class Describe(Operation):
     """Return the session's row and state, for the HTTP API."""
 
 
-@attrs.frozen
+@attrs.define
 class History(Operation):
     """Return a page of records, or of messages, that ends below `before_seq`."""
 
@@ -72,7 +72,7 @@ class History(Operation):
     kind: Literal["records", "messages"]
 
 
-@attrs.frozen
+@attrs.define
 class Update(Operation):
     """Change the title, or set variables; one set to None is removed."""
 
@@ -80,7 +80,7 @@ class Update(Operation):
     variables: Mapping[str, Any] | None
 
 
-@attrs.frozen
+@attrs.define
 class Start(Operation):
     """Start a turn; `content` is JSON."""
 
@@ -89,14 +89,14 @@ class Start(Operation):
     if_busy: IfBusy
 
 
-@attrs.frozen
+@attrs.define
 class Cancel(Operation):
     """Cancel a turn."""
 
     turn_id: str
 
 
-@attrs.frozen
+@attrs.define
 class Answer(Operation):
     """Answer an approval."""
 
@@ -104,12 +104,12 @@ class Answer(Operation):
     option_id: str
 
 
-@attrs.frozen
+@attrs.define
 class Close(Operation):
     """Close the session: it can be read, but takes no more turns."""
 
 
-@attrs.frozen
+@attrs.define
 class Delete(Operation):
     """Delete the session and its log."""
 
@@ -117,7 +117,7 @@ class Delete(Operation):
 # -- rooms ------------------------------------------------------------------------------------------
 
 
-@attrs.frozen
+@attrs.define
 class Join(Operation):
     """Make `follower` a member; tell it the events after `after_seq`, or only those to come."""
 
@@ -127,14 +127,14 @@ class Join(Operation):
     epoch: str | None
 
 
-@attrs.frozen
+@attrs.define
 class Leave(Operation):
     """End the membership of `follower`."""
 
     follower: Follower
 
 
-@attrs.frozen
+@attrs.define
 class Publish(Operation):
     """Tell all members; `sender` and `data` are JSON."""
 
@@ -143,12 +143,12 @@ class Publish(Operation):
     data: bytes
 
 
-@attrs.frozen
+@attrs.define
 class Presence(Operation):
     """Return the members."""
 
 
-@attrs.frozen
+@attrs.define
 class RoomHistory(Operation):
     """Return a page of events that ends below `before_seq`."""
 

@@ -40,7 +40,7 @@ class Request:
     id: str | None = None
 
 
-@attrs.frozen
+@attrs.define
 class Welcome:
     """The first message on every connection."""
 
@@ -61,7 +61,7 @@ class Response:
     data: bytes
 
 
-@attrs.frozen
+@attrs.define
 class Failure:
     """A request was refused; `id` is None where it had none, or where none could be read."""
 
@@ -69,7 +69,7 @@ class Failure:
     error: BrokerError
 
 
-@attrs.frozen
+@attrs.define
 class SessionRecord:
     """A record of a session's log, live or replayed."""
 
@@ -77,7 +77,7 @@ class SessionRecord:
     record: Record
 
 
-@attrs.frozen
+@attrs.define
 class CaughtUp:
     """All records up to `head` have been sent; what follows is live."""
 
@@ -85,7 +85,7 @@ class CaughtUp:
     head: int
 
 
-@attrs.frozen
+@attrs.define
 class SessionReset:
     """The log does not reach back to where the client was: forget the past, here is all there is."""
 
@@ -95,7 +95,7 @@ class SessionReset:
     floor: int
 
 
-@attrs.frozen
+@attrs.define
 class RoomEvent:
     """An event of a room; `seq` only in a room with history. `sender` and `data` are JSON."""
 
@@ -107,7 +107,7 @@ class RoomEvent:
     at: int
 
 
-@attrs.frozen
+@attrs.define
 class Broadcast:
     """To every connection; `sender` and `data` are JSON."""
 
@@ -115,7 +115,7 @@ class Broadcast:
     data: bytes
 
 
-@attrs.frozen
+@attrs.define
 class Direct:
     """To chosen connections or users; `sender` and `data` are JSON."""
 

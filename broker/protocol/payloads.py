@@ -23,14 +23,16 @@ __all__ = [
     "Send",
     "Start",
     "Update",
+    "check_content",
+    "check_name",
     "decode",
 ]
 
 T = TypeVar("T")
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 OwnId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._~-]{1,128}$(?!\n)")]
-RoomName = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,255}$(?!\n)")]
-EventName = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f]{1,128}$(?!\n)")]
+RoomName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+EventName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Title = Annotated[str, msgspec.Meta(max_length=500)]
 Seq = Annotated[int, msgspec.Meta(ge=1)]
 After = Annotated[int, msgspec.Meta(ge=-1)]
@@ -186,6 +188,16 @@ def decode(cls: type[T], payload: bytes) -> T:
         return _DECODERS[cls].decode(payload)  # type: ignore[no-any-return]
     except msgspec.ValidationError as e:
         raise invalid(e, "$.payload") from None
+
+
+def check_name(name: str, field: str) -> None:
+    """Refuse a room's or an event's name that cannot be shown: control characters and the like.
+
+    Raises:
+        BrokerError: `invalid_message`.
+    """
+    if not name.isprintable():
+        raise BrokerError("invalid_message", "A name consists of printable characters.", field=field)
 
 
 @attrs.define

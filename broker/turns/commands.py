@@ -9,21 +9,21 @@ from broker.messages import Prompt, TurnRow, TurnState
 __all__ = ["Accepted", "AnswerApproval", "CancelTurn", "Command", "CutLink", "Out", "StartTurn"]
 
 
-@attrs.frozen
+@attrs.define
 class StartTurn:
     """Give the agent this turn."""
 
     prompt: Prompt
 
 
-@attrs.frozen
+@attrs.define
 class CancelTurn:
     """Ask the agent to stop this turn."""
 
     turn_id: str
 
 
-@attrs.frozen
+@attrs.define
 class AnswerApproval:
     """Answer the agent's question; no option means it was cancelled."""
 
@@ -32,7 +32,7 @@ class AnswerApproval:
     option_id: str | None
 
 
-@attrs.frozen
+@attrs.define
 class CutLink:
     """Cut the agent's link and kill what runs behind it."""
 
@@ -55,7 +55,7 @@ class Out(Protocol):
         """Carry this out once everything written so far is durable."""
 
 
-@attrs.frozen
+@attrs.define
 class Accepted:
     """The answer to a turn that was accepted; `duplicate` if it had been before."""
 

@@ -278,13 +278,14 @@ class TurnMachine:
         self._by_client[turn.user, turn.client_msg_id] = turn
 
     def _enqueue(self, turn: Turn, *, first: bool) -> None:
+        """Put a turn into the queue; one that need not wait is dispatched in the same write, whose record says so."""
+        ahead = (self.running is not None) + (0 if first else len(self._queue))
         if first:
             self._queue.appendleft(turn)
         else:
             self._queue.append(turn)
-        position = 0 if first else len(self._queue) - 1
-        ahead = position + (self.running is not None)
-        self._out.write("turn.queued", b'{"ahead":%d}' % ahead, turn.turn_id)
+        if ahead or self._halted:
+            self._out.write("turn.queued", b'{"ahead":%d}' % ahead, turn.turn_id)
 
     def _dispatch_next(self) -> None:
         """Start the next turn if none is running: written as dispatched before the agent is told."""

@@ -13,7 +13,7 @@ from broker.errors import BrokerError
 from broker.ids import new_id
 from broker.messages import Principal, SessionRow
 from broker.protocol import payloads
-from broker.protocol.payloads import check_content
+from broker.protocol.payloads import check_content, check_name
 from broker.sessions import check_workspace
 from broker.web.caller import ActionRow, Caller
 from broker.web.services import Services, to_json
@@ -115,6 +115,7 @@ def new_session(services: Services, create: payloads.Create, by: Principal) -> S
 
 @_action("session.create", payloads.Create, "session_id")
 def _session_create(caller: Caller, create: payloads.Create, request_id: str | None) -> None:
+    caller.may_follow()
     by = caller.peer.principal
     row = new_session(caller.services, create, by)
     caller.to_registry(CreateSession(row, create.session_id is not None, by, caller.ref), request_id)
@@ -122,6 +123,7 @@ def _session_create(caller: Caller, create: payloads.Create, request_id: str | N
 
 @_action("session.attach", payloads.Attach, "session_id")
 def _session_attach(caller: Caller, attach: payloads.Attach, request_id: str | None) -> None:
+    caller.may_follow()
     operation = ops.Attach(caller.peer.principal, caller.ref, attach.after_seq, attach.epoch)
     caller.to_session(attach.session_id, operation, request_id)
 
@@ -194,6 +196,8 @@ def _approval_answer(caller: Caller, answer: payloads.Answer, request_id: str | 
 
 @_action("room.join", payloads.Join, "room")
 def _room_join(caller: Caller, join: payloads.Join, request_id: str | None) -> None:
+    check_name(join.room, "$.payload.room")
+    caller.may_follow()
     peer = caller.peer
     operation = ops.Join(peer.principal, caller.ref, peer.connection_id, join.after_seq, join.epoch)
     caller.to_room(join.room, operation, request_id)
@@ -201,22 +205,27 @@ def _room_join(caller: Caller, join: payloads.Join, request_id: str | None) -> N
 
 @_action("room.leave", payloads.RoomNamed, "room")
 def _room_leave(caller: Caller, named: payloads.RoomNamed, request_id: str | None) -> None:
+    check_name(named.room, "$.payload.room")
     caller.to_room(named.room, ops.Leave(caller.peer.principal, caller.ref), request_id)
     caller.ref.tell(Unfollowing(f"room:{named.room}"), urgent=True)
 
 
 @_action("room.publish", payloads.Publish, "room")
 def _room_publish(caller: Caller, publish: payloads.Publish, request_id: str | None) -> None:
+    check_name(publish.room, "$.payload.room")
+    check_name(publish.event, "$.payload.event")
     operation = ops.Publish(caller.peer.principal, caller.sender, publish.event, bytes(publish.data))
     caller.to_room(publish.room, operation, request_id)
 
 
 @_action("room.presence", payloads.RoomNamed, "room")
 def _room_presence(caller: Caller, named: payloads.RoomNamed, request_id: str | None) -> None:
+    check_name(named.room, "$.payload.room")
     caller.to_room(named.room, ops.Presence(caller.peer.principal), request_id)
 
 
 @_action("room.history", payloads.RoomHistory, "room")
 def _room_history(caller: Caller, history: payloads.RoomHistory, request_id: str | None) -> None:
+    check_name(history.room, "$.payload.room")
     operation = ops.RoomHistory(caller.peer.principal, history.before_seq, history.limit)
     caller.to_room(history.room, operation, request_id, encode_events)

@@ -20,6 +20,8 @@ __all__ = ["ActionRow", "Caller"]
 
 CONCURRENT: Final = 64
 """Requests of one connection that may wait for a plugin at the same time."""
+FOLLOWED: Final = 1000
+"""Sessions and rooms that one connection may follow at the same time."""
 ERROR_WINDOW: Final = 60.0
 
 
@@ -109,25 +111,36 @@ class Caller:
         """Return where an actor's answer to a request goes."""
         return SocketReply(self.ref, request_id, encode, self.services.failure)
 
+    def may_follow(self) -> None:
+        """Refuse to follow one more log than a connection may (P7).
+
+        Raises:
+            BrokerError: `overloaded`.
+        """
+        connection = self.ref.actor
+        if connection is not None and len(connection.followed()) >= FOLLOWED:
+            raise BrokerError("overloaded", f"One connection follows at most {FOLLOWED} sessions and rooms.")
+
     def to_session(self, session_id: str, operation: Any, request_id: str | None, encode: Encode = to_json) -> None:
         """Hand an operation to a session: directly if this connection follows it, else by the registry."""
-        self._hand(f"session:{session_id}", operation, ToSession(session_id, operation), self.reply(request_id, encode))
+        place = self._place_of(f"session:{session_id}")
+        message = ToSession(session_id, operation) if place is None else operation
+        (place or self.services.registry).request(message, self.reply(request_id, encode))
 
     def to_room(self, room: str, operation: Any, request_id: str | None, encode: Encode = to_json) -> None:
         """Hand an operation to a room; as `to_session`."""
-        self._hand(f"room:{room}", operation, ToRoom(room, operation), self.reply(request_id, encode))
+        place = self._place_of(f"room:{room}")
+        message = ToRoom(room, operation) if place is None else operation
+        (place or self.services.registry).request(message, self.reply(request_id, encode))
 
     def to_registry(self, message: Any, request_id: str | None, encode: Encode = to_json) -> None:
         """Ask the registry."""
         self.services.registry.request(message, self.reply(request_id, encode))
 
-    def _hand(self, log: str, operation: Any, by_registry: Any, reply: SocketReply) -> None:
+    def _place_of(self, log: str) -> LoopRef[Any] | None:
         connection = self.ref.actor
         place = None if connection is None else connection.place_of(log)
-        if place is not None and place.is_alive():
-            place.request(operation, reply)
-        else:
-            self.services.registry.request(by_registry, reply)
+        return place if place is not None and place.is_alive() else None
 
     # -- the way of a request -----------------------------------------------------------------------
 

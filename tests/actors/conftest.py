@@ -14,9 +14,18 @@ import pytest
 from broker.actors.agent_bridge import AgentBridge
 from broker.actors.connection import Connection, ConnectionOptions, SocketReply
 from broker.actors.ref import LoopRef
-from broker.actors.registry import Connected, CreateSession, Disconnected, Registry, RegistryOptions, ToRoom, ToSession
+from broker.actors.registry import (
+    Connected,
+    CreateSession,
+    Disconnected,
+    Registry,
+    RegistryOptions,
+    ToRoom,
+    ToSession,
+    Wake,
+)
 from broker.actors.room import Room, RoomOptions
-from broker.actors.session import Session, SessionOptions
+from broker.actors.session import Session, SessionOptions, StopSession
 from broker.actors.store import Store, StoreHandle
 from broker.actors.supervisor import Supervisor
 from broker.errors import BrokerError
@@ -40,6 +49,7 @@ class Disk(MemoryEngine):
 
     Attributes:
         fault: what every write is refused with, if set.
+        unreadable: what every read is refused with, if set.
         gate: cleared, writes wait for it.
         batches: the writes of each transaction that was begun.
     """
@@ -47,6 +57,7 @@ class Disk(MemoryEngine):
     def __init__(self) -> None:
         super().__init__()
         self.fault: str | None = None
+        self.unreadable: str | None = None
         self.gate = threading.Event()
         self.gate.set()
         self.batches: list[Sequence[Write]] = []
@@ -58,8 +69,24 @@ class Disk(MemoryEngine):
             raise StoreError(self.fault)
         super().write(writes)
 
+    def reader(self) -> Any:
+        return DiskReader(self, super().reader())
+
     def records(self, log: str) -> list[Record]:
-        return self.reader().records_after(log, 0, limit=1_000_000, max_bytes=1 << 40)
+        return super().reader().records_after(log, 0, limit=1_000_000, max_bytes=1 << 40)
+
+
+class DiskReader:
+    """Reads what a `Disk` holds, as long as it can be read."""
+
+    def __init__(self, disk: Disk, reader: Any) -> None:
+        self._disk = disk
+        self._reader = reader
+
+    def __getattr__(self, method: str) -> Any:
+        if self._disk.unreadable is not None:
+            raise StoreError(self._disk.unreadable)
+        return getattr(self._reader, method)
 
 
 class Client:
@@ -166,7 +193,9 @@ class House:
             on_first_output=self.stats.first_token_seconds.observe,
             on_committed=lambda *told: self.committed.append(told),
         )
-        self.rooms = RoomOptions(self.handle, clock, history, self._tell_registry, lambda *told: self.committed.append(told))
+        self.rooms = RoomOptions(
+            self.handle, clock, history, self._tell_registry, lambda *told: self.committed.append(told)
+        )
         options = RegistryOptions(
             supervisor=self.supervisor,
             clock=clock,
@@ -201,8 +230,9 @@ class House:
         if client is None:
             await self.registry.ask(message, timeout=10)
         else:
-            self.registry.request(message, SocketReply(client.ref, "create", to_json, client._refuse))
-            client._data(await client.socket.message(id="create"))
+            request_id = f"create {new.session_id} {next(client._numbers)}"
+            self.registry.request(message, SocketReply(client.ref, request_id, to_json, client._refuse))
+            client._data(await client.socket.message(id=request_id))
         return new.session_id
 
     async def ask(self, session_id: str, operation: Operation) -> Any:
@@ -216,6 +246,28 @@ class House:
         """Start a turn and return the answer."""
         start = Start(by, more.get("client_msg_id") or new_id(), to_json(content), more.get("if_busy", "queue"))
         return await self.ask(session_id, start)
+
+    def start_later(self, session_id: str, by: Principal, client_msg_id: str) -> asyncio.Task[Any]:
+        """Start a turn without waiting for the answer."""
+        return asyncio.ensure_future(self.start(session_id, by=by, client_msg_id=client_msg_id))
+
+    def update_later(self, session_id: str, title: str, by: Principal) -> asyncio.Task[Any]:
+        return asyncio.ensure_future(self.update(session_id, title, by=by))
+
+    async def wake(self) -> None:
+        """Take up the sessions whose turns are open, as the broker does when it starts."""
+        for session_id in await self.handle.read("sessions_with_open_turns"):
+            self.registry.tell(Wake(session_id))
+        await self.settle()
+
+    async def stop_session(self, session_id: str) -> None:
+        place = self.place(f"session:{session_id}")
+        assert place is not None
+        await place.ask(StopSession(), timeout=10)
+
+    async def tick(self, times: int = 1) -> None:
+        for _ in range(times):
+            await asyncio.sleep(0)
 
     async def settle(self) -> None:
         """Return once nothing moves any more: no mail, no write on its way, nobody waiting for an answer."""
@@ -238,9 +290,11 @@ class House:
         self.disk.fault = "killed"
         await self.stop()
         self.disk.fault = None
+        self.disk.unreadable = None
 
     async def stop(self) -> None:
         self.disk.gate.set()
+        self.disk.unreadable = None
         await self.supervisor.stop()
         for client in self.clients:
             await client.ref.stop()

@@ -133,7 +133,9 @@ async def test_a_timeout_error_that_the_actor_answers_with_is_not_taken_for_a_mi
         await ref.ask(Break(TimeoutError("its own")), timeout=5)
 
 
-async def test_a_message_that_nothing_handles_is_logged_and_answered_with_none(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_message_that_nothing_handles_is_logged_and_answered_with_none(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     ref = Notebook.start()
     assert await ref.ask("what?") is None
     assert "Unexpected message" in caplog.text

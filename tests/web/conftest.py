@@ -39,7 +39,7 @@ Start = Callable[..., Awaitable[App]]
 
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Start brokers on free ports, with the memory store: `app = await start(listen={...}, limits={...})`."""
+    """Start brokers on free ports, with the memory store; what is given is laid over `BASE`, block by block."""
     apps: list[App] = []
 
     async def start_app(**settings: Any) -> App:
@@ -141,14 +141,14 @@ Knock = Callable[..., Awaitable[Raw]]
 
 @pytest.fixture
 async def knock() -> AsyncIterator[Knock]:
-    """Shake hands by hand: `await knock(port, Origin="...")`; a header that is None is left out."""
+    """Shake hands by hand, with headers as keyword arguments; one that is None is left out."""
     opened: list[Raw] = []
 
     async def open_raw(port: int, path: str = "/ws", rcvbuf: int = 0, **headers: str | None) -> Raw:
         sock = sockets.socket()
         if rcvbuf:
             sock.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, rcvbuf)
-        sock.setblocking(False)  # noqa: FBT003
+        sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
         reader, writer = await asyncio.open_connection(sock=sock, limit=rcvbuf or 1 << 16)
         fields: dict[str, str | None] = {

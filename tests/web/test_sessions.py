@@ -262,16 +262,15 @@ async def test_history_comes_in_pages_oldest_first_within_each(app: App, dial: D
     client = await dial(app.port)
     session_id = (await client.do("session.create"))["session_id"]
     head = (await whole_turn(client, session_id, "a b c"))[-1]["seq"]
-    pages, before = [], None
+    seqs: list[int] = []
+    before = None
     while True:
         page = await client.do("session.history", session_id=session_id, limit=3, before_seq=before)
         if not page["records"]:
             break
-        pages.append([record["seq"] for record in page["records"]])
-        before = pages[-1][0]
-    assert sorted(sum(pages, [])) == list(range(1, head + 1))
-    assert all(page == sorted(page) for page in pages)
-    assert pages[0][-1] == head
+        seqs = [record["seq"] for record in page["records"]] + seqs
+        before = seqs[0]
+    assert seqs == list(range(1, head + 1))
 
 
 async def test_history_as_messages_is_the_conversation(app: App, dial: Dial) -> None:
@@ -349,10 +348,10 @@ async def test_a_session_without_viewers_leaves_memory_and_comes_back(start: Sta
     session_id = (await client.do("session.create"))["session_id"]
     log = [await client.event("session.opened"), *await whole_turn(client, session_id, "hi")]
     await client.do("session.detach", session_id=session_id)
-    app.registry.actor._remind()  # what its timer does every half minute
+    registry: Any = app.registry.actor
     async with asyncio.timeout(10):
         while app.stats.sessions:
-            app.registry.actor._remind()
+            registry._remind()  # what its timer does every half minute
             await client.do("ping")
     data = await client.do("session.attach", session_id=session_id)
     assert data["head"] == log[-1]["seq"]

@@ -1,0 +1,38 @@
+"""How late the event loop is: the one number that tells whether something blocks everybody."""
+
+from typing import Final
+
+from broker.clock import Clock, Timer
+
+__all__ = ["LoopLag"]
+
+SAMPLE_SECONDS: Final = 0.25
+"""How often the lag is looked at: a block of a second is seen, and looking costs nothing."""
+
+
+class LoopLag:
+    """Measures how much later than asked the loop calls back."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._due = 0.0
+        self._seconds = 0.0
+        self._timer: Timer | None = None
+
+    def start(self) -> None:
+        """Begin to measure."""
+        self._due = self._clock.monotonic() + SAMPLE_SECONDS
+        self._timer = self._clock.call_later(SAMPLE_SECONDS, self._sample)
+
+    def stop(self) -> None:
+        """Stop measuring."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def seconds(self) -> float:
+        """Return how late the last sample was, or the one that is due is by now, whichever is more."""
+        return max(self._seconds, self._clock.monotonic() - self._due, 0.0)
+
+    def _sample(self) -> None:
+        self._seconds = max(0.0, self._clock.monotonic() - self._due)
+        self.start()

@@ -1,0 +1,96 @@
+"""The heartbeat: only a pong counts, so that a peer which sends but reads nothing is caught too."""
+
+from typing import Any
+
+import pytest
+
+from broker.actors.heartbeat import SLOTS, Heartbeats
+from broker.errors import CloseCode
+from broker.testing import settled
+
+INTERVAL, TIMEOUT = 30.0, 10.0
+
+
+@pytest.fixture
+def heartbeats(house: Any) -> Any:
+    heartbeats = Heartbeats(INTERVAL, TIMEOUT, house.clock)
+    heartbeats.start()
+    yield heartbeats
+    heartbeats.stop()
+
+
+def pings(client: Any) -> int:
+    return sum(frame.opcode == 9 for frame in client.socket.frames)
+
+
+async def test_a_peer_is_pinged_once_each_interval_and_stays_if_it_answers(house: Any, heartbeats: Any) -> None:
+    client = house.connect()
+    heartbeats.add(client.ref)
+    house.clock.advance(INTERVAL - 0.01)
+    assert pings(client) == 0
+    for number in range(1, 5):
+        house.clock.advance(1)
+        assert pings(client) == number
+        client.ref.actor.ponged()
+        house.clock.advance(INTERVAL - 1)
+    assert client.ref.actor.close_code is None
+
+
+async def test_a_peer_that_sends_but_does_not_pong_is_closed_with_4000_and_cut(house: Any, heartbeats: Any) -> None:
+    client = house.connect()
+    heartbeats.add(client.ref)
+    house.clock.advance(INTERVAL + 0.01)
+    for _ in range(5):
+        await house.registry.ask("anything")  # the peer goes on sending; nobody takes that for a pong
+        house.clock.advance(TIMEOUT / 5 - 0.1)
+    await settled(client.ref)
+    assert client.ref.actor.close_code is None
+    house.clock.advance(1)
+    await settled(client.ref)
+    assert client.socket.close_code == CloseCode.HEARTBEAT_MISSED
+    assert house.stats.dropped == {"heartbeat": 1}
+    house.clock.advance(house.connection.patience)
+    assert client.socket.aborted
+
+
+async def test_a_stalled_peer_is_cut_even_though_it_never_reads_the_good_bye(house: Any, heartbeats: Any) -> None:
+    client = house.connect()
+    client.socket.stall()
+    heartbeats.add(client.ref)
+    house.clock.advance(INTERVAL + TIMEOUT + 0.6)
+    await settled(client.ref)
+    house.clock.advance(house.connection.patience)
+    assert client.socket.aborted
+    assert client.socket.close_code is None
+
+
+async def test_who_is_removed_or_gone_is_left_alone(house: Any, heartbeats: Any) -> None:
+    removed, gone = house.connect(), house.connect()
+    heartbeats.add(removed.ref)
+    heartbeats.add(gone.ref)
+    heartbeats.remove(removed.ref)
+    heartbeats.remove(removed.ref)
+    await gone.hang_up()
+    house.clock.advance(2 * INTERVAL)
+    assert pings(removed) == pings(gone) == 0
+
+
+async def test_pings_are_spread_over_the_interval_and_cost_one_timer_for_all(house: Any, heartbeats: Any) -> None:
+    clients = []
+    timers = house.clock.waiting
+    for _ in range(SLOTS):
+        clients.append(house.connect())
+        heartbeats.add(clients[-1].ref)
+        house.clock.advance(INTERVAL / SLOTS)
+    assert house.clock.waiting == timers
+    house.clock.advance(INTERVAL / 2)
+    pinged = sum(map(pings, clients))
+    assert SLOTS / 2 - 1 <= pinged <= SLOTS / 2 + 2
+
+
+async def test_a_wheel_that_was_stopped_turns_no_more(house: Any, heartbeats: Any) -> None:
+    client = house.connect()
+    heartbeats.add(client.ref)
+    heartbeats.stop()
+    house.clock.advance(3 * INTERVAL)
+    assert pings(client) == 0
