@@ -348,7 +348,7 @@ class SocketReply:
         connection: LoopRef[Connection],
         request_id: str | None,
         encode: Callable[[Any], bytes],
-        refuse: Callable[[str | None, BaseException], Failure],
+        refuse: Callable[[str | None, BaseException, str | None], Failure],
     ) -> None:
         self._connection = connection
         self._request_id = request_id
@@ -369,9 +369,9 @@ class SocketReply:
     def set_exception(self, exc_info: Any = None, /) -> None:
         """Send the error."""
         error = exc_info[1] if exc_info else RuntimeError("no answer")
-        failure = self._refuse(self._request_id, error)
-        if not self._connection.actor_stopped.is_set():
-            self._connection.tell(failure, urgent=True)
+        actor = self._connection.actor
+        if actor is not None:
+            self._connection.tell(self._refuse(self._request_id, error, actor.peer.connection_id), urgent=True)
 
     def _note_log(self, data: dict[str, Any], ref: LoopRef[Any], after: int = 0) -> None:
         log = f"session:{data['session_id']}" if "session_id" in data else f"room:{data['room']}"

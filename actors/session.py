@@ -7,6 +7,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 import pykka
+from loguru import logger
 
 from broker.actors.agent_bridge import AgentBridge, AnswerAgent, CancelAtAgent, CutAgent, Dispatch
 from broker.actors.log import LogActor, OnCommitted
@@ -153,6 +154,7 @@ class Session(LogActor):
         self._machine = self._make_machine(row)
         turns: list[TurnRow] = await self._store.read("turns", self.session_id)
         if any(turn.outcome is None for turn in turns):
+            logger.bind(session=self.session_id).info("taking up the turns that an earlier run left open")
             await self._recover(turns)
         else:
             self._machine.recover(turns, produced=None, approvals=())
@@ -169,6 +171,7 @@ class Session(LogActor):
         self._machine = self._make_machine(row)
         data = {"title": row.title, "agent": row.agent, "owner": row.owner, "variables": self._variables}
         self.write("session.opened", _encode(data))
+        logger.bind(session=self.session_id).debug("session opened with agent {}", row.agent)
 
     async def _recover(self, turns: list[TurnRow]) -> None:
         below = self.head + 1

@@ -1,20 +1,15 @@
 """The composition root: settings to store, plugins, actors and sockets, in this order; stopped in reverse."""
 
 import asyncio
-import os
-import signal
 import socket
-import sys
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Final
 
+import attrs
 from aiohttp import web
 from loguru import logger
 
-from broker import __version__, logs
 from broker.actors.agent_bridge import AgentBridge, CloseAgents
 from broker.actors.connection import ConnectionOptions
 from broker.actors.heartbeat import Heartbeats
@@ -26,7 +21,7 @@ from broker.actors.store import Expire, Store, StoreHandle
 from broker.actors.supervisor import Supervisor
 from broker.agents.kinds import kind_for
 from broker.clock import Clock, SystemClock
-from broker.config import EX_CONFIG, Loaded, Settings
+from broker.config import EX_CONFIG, Settings
 from broker.dispatch import Hooks
 from broker.errors import CloseCode
 from broker.facade import Facade
@@ -36,7 +31,6 @@ from broker.lag import LoopLag
 from broker.messages import Record, SessionRow
 from broker.offers import PluginRefused
 from broker.plugin_loader import Plugins
-from broker.plugin_loader import load as load_plugins
 from broker.protocol.native import NATIVE
 from broker.stats import Stats
 from broker.store.engines import engine_for
@@ -48,7 +42,7 @@ from broker.web.services import SERVICES, Services
 from broker.web.site import add_routes, only_known_hosts
 from broker.web.socket import client_socket
 
-__all__ = ["App", "run"]
+__all__ = ["App", "CannotStart"]
 
 EX_UNAVAILABLE: Final = 69
 """Exit code for a port or a store that cannot be had (sysexits.h; PROTOCOL section 7)."""
@@ -59,8 +53,6 @@ HANG_SECONDS: Final = 1.0
 OBSERVERS_SECONDS: Final = 2.0
 """How long plugins' observers may finish what they were told."""
 BACKLOG: Final = 1024
-SWITCH_SECONDS: Final = 0.0005
-"""How soon the loop lets the store's threads have the interpreter; Python's own 5 ms is many commits long."""
 
 
 class CannotStart(Exception):  # noqa: N818 - the state, not the layer
@@ -129,6 +121,17 @@ class App:
                     await result
             except Exception as e:  # noqa: BLE001 - stopping goes on
                 logger.opt(exception=e).error("a part of the broker did not stop cleanly")
+
+    def reload(self, settings: Settings) -> list[str]:
+        """Take over what can change while the broker runs; return the blocks that changed and need a restart."""
+        old = self.settings
+        listen = attrs.evolve(
+            old.listen, origins=settings.listen.origins, max_connections=settings.listen.max_connections
+        )
+        limits = attrs.evolve(old.limits, errors_per_minute=settings.limits.errors_per_minute)
+        taken = attrs.evolve(old, listen=listen, limits=limits, log=settings.log, shutdown=settings.shutdown)
+        self.settings = self.services.settings = taken
+        return [field.name for field in attrs.fields(Settings) if _differ(taken, settings, field.name)]
 
     # -- starting -----------------------------------------------------------------------------------
 
@@ -221,6 +224,8 @@ class App:
     def _turn_ended(self, session_id: str, turn_id: str, agent: str, outcome: str, seconds: float) -> None:
         self.stats.turns_ended[outcome] += 1
         self.stats.turn_seconds.observe(seconds)
+        level = "DEBUG" if outcome in {"completed", "cancelled"} else "WARNING"
+        logger.bind(session=session_id, turn=turn_id).log(level, "turn of agent {} ended {}", agent, outcome)
         if self.hooks.turn_ended:
             self.hooks.observe(self.hooks.turn_ended, TurnEnded(session_id, turn_id, agent, outcome, seconds))
 
@@ -310,6 +315,12 @@ async def _sign(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Server"] = "actor-broker"  # aiohttp would name the versions of everything below
 
 
+def _differ(one: Settings, other: Settings, block: str) -> bool:
+    if block == "plugins":  # their blocks know their places in the file, which move without meaning anything
+        return {k: v.plain() for k, v in one.plugins.items()} != {k: v.plain() for k, v in other.plugins.items()}
+    return bool(getattr(one, block) != getattr(other, block))
+
+
 def _bind(host: str, port: int) -> socket.socket:
     """Return a listening socket's basis.
 
@@ -327,59 +338,3 @@ def _bind(host: str, port: int) -> socket.socket:
         text = f"cannot listen on {host}:{port}: {e.strerror or e}; stop what uses it or choose another with --port"
         raise CannotStart(text, EX_UNAVAILABLE) from e
     return sock
-
-
-# -- the process ------------------------------------------------------------------------------------
-
-
-def run(loaded: Loaded) -> int:
-    """Run a broker until a signal stops it; return the process's exit code."""
-    settings = loaded.settings
-    sys.setswitchinterval(SWITCH_SECONDS)
-    logs.configure(settings.log.level, settings.log.format)
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory(settings.runtime.loop)) as runner:
-            return runner.run(_main(settings, loaded.file))
-    except CannotStart as e:
-        print(e, file=sys.stderr)  # noqa: T201 - this is the command's own answer, not a log line
-        return e.code
-
-
-def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if name == "asyncio":
-        return None
-    try:
-        import uvloop  # noqa: PLC0415 - not there on every platform
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
-
-
-async def _main(settings: Settings, file: Path | None) -> int:
-    app = App(settings, load_plugins(settings, file))
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, _on_signal, stopping)
-    await app.start()
-    _announce(app)
-    began = time.monotonic()
-    await stopping.wait()
-    logger.info("stopping: new clients are refused, running turns have {:g} s", settings.shutdown.grace)
-    await app.drain()
-    await app.stop()
-    logger.info("stopped after {:.0f} s", time.monotonic() - began)
-    return 0
-
-
-def _on_signal(stopping: asyncio.Event) -> None:
-    """Drain at the first signal; at the second, be gone at once."""
-    if stopping.is_set():
-        os._exit(1)
-    stopping.set()
-
-
-def _announce(app: App) -> None:
-    host = app.settings.listen.host
-    shown = f"[{host}]" if ":" in host else host
-    print(f"actor-broker {__version__} is ready: http://{shown}:{app.port}/ (Ctrl-C stops it)", flush=True)  # noqa: T201

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
@@ -59,9 +60,9 @@ def cli(context: click.Context, /, config: Path | None, **flags: str | None) -> 
     if context.invoked_subcommand is not None:
         return
     loaded = _load(context, None)
-    from broker.app import run  # noqa: PLC0415 - aiohttp alone takes 190 ms
+    from broker.process import run  # noqa: PLC0415 - aiohttp alone takes 190 ms
 
-    context.exit(run(loaded))
+    context.exit(run(loaded, partial(_read, context, None)))
 
 
 @cli.command("check-config")
@@ -126,13 +127,20 @@ def main() -> None:
 
 def _load(context: click.Context, config: Path | None, *, as_json: bool = False) -> "Loaded":
     """Load the configuration that the flags name, or report every mistake and exit with 78."""
-    from broker.config import ConfigErrors, load  # noqa: PLC0415
+    from broker.config import ConfigErrors  # noqa: PLC0415
 
-    of_group, overrides = context.obj
     try:
-        return load(config or of_group or _default_file(), os.environ, overrides)
+        return _read(context, config)
     except ConfigErrors as errors:
         _refuse(errors, as_json=as_json)
+
+
+def _read(context: click.Context, config: Path | None) -> "Loaded":
+    """Read the configuration that the flags name; raises `ConfigErrors`."""
+    from broker.config import load  # noqa: PLC0415
+
+    of_group, overrides = context.obj
+    return load(config or of_group or _default_file(), os.environ, overrides)
 
 
 def _default_file() -> Path | None:

@@ -128,7 +128,8 @@ def _bounds(mark: Meta, unit: Unit | None, base: Any) -> str:
     if mark.gt is not None:
         return ", more than 0"
     if mark.max_length is not None:
-        return f", at most {mark.max_length} {'characters' if base is str else 'entries'}"
+        least = f"{mark.min_length} to" if mark.min_length else "at most"
+        return f", {least} {mark.max_length} {'characters' if base is str else 'entries'}"
     return f", `{mark.pattern.partition('$')[0]}$`" if mark.pattern else ""
 
 

@@ -98,7 +98,7 @@ class Caller:
     def refuse(self, request_id: str | None, error: BaseException) -> None:
         """Tell the client that its request was refused, and why."""
         if not self.ref.actor_stopped.is_set():
-            self.ref.tell(self.services.failure(request_id, error), urgent=True)
+            self.ref.tell(self.services.failure(request_id, error, self.peer.connection_id), urgent=True)
 
     # -- for the actions ----------------------------------------------------------------------------
 

@@ -61,14 +61,14 @@ class Services:
     ready: bool = False
     open_to_all: bool = True
 
-    def failure(self, request_id: str | None, error: BaseException) -> Failure:
+    def failure(self, request_id: str | None, error: BaseException, conn: str | None = None) -> Failure:
         """Return what a client is told of an error; what is no refusal is logged, and told as a trace id only."""
-        refusal = self.refusal(error)
+        refusal = self.refusal(error, conn=conn, request=request_id)
         self.stats.errors[refusal.code] += 1
         return Failure(request_id, refusal)
 
-    def refusal(self, error: BaseException) -> BrokerError:
-        """Return the typed refusal that an exception amounts to."""
+    def refusal(self, error: BaseException, **ids: str | None) -> BrokerError:
+        """Return the typed refusal that an exception amounts to; `ids` go with the log line of an unexpected one."""
         match error:
             case BrokerError():
                 return error
@@ -79,7 +79,10 @@ class Services:
             case pykka.Timeout():
                 return BrokerError("timeout")
         trace_id = new_id()
-        logger.bind(trace_id=trace_id).opt(exception=error).error("a request failed inside the broker")
+        bound = logger.bind(trace_id=trace_id, **{name: value for name, value in ids.items() if value})
+        bound.opt(exception=error).error("a request failed inside the broker")
+            "a request failed inside the broker"
+        )
         self.hooks.observe(self.hooks.failed, Broke("a request", error, trace_id))
         return BrokerError("internal", hint=f"trace {trace_id}")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from broker.actors.connection import Connection, ConnectionOptions, SocketReply
@@ -251,6 +251,7 @@ FAULTS = st.tuples(st.just("refuse"), st.just(0))
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(STEPS, max_size=60), st.integers(0, 9))
+@example([("append", 0)], 6)  # a page read while a write was under way holds more than the session knows to be durable
 def test_no_gap_and_no_double_whatever_happens_between_which_ticks(steps: list[tuple[str, int]], held: int) -> None:
     asyncio.run(play(steps, held))
 
@@ -261,13 +262,6 @@ def test_no_gap_and_no_double_although_the_store_refuses_and_the_session_starts_
     steps: list[tuple[str, int]],
 ) -> None:
     asyncio.run(play(steps))
-
-
-def test_what_commits_while_a_page_is_read_is_told_once() -> None:
-    """The page of a session that has just been taken up may hold more than the session knows to be durable."""
-
-    steps = "append tick commit tick read tick read tick read tick"
-    asyncio.run(play([(step, 3) for step in steps.split()], held=4))
 
 
 @pytest.mark.parametrize("fault", ["twice", "never"])

@@ -1,12 +1,18 @@
 """What system tests share."""
 
+import importlib.util
+import json
 import os
+import re
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from signal import SIGKILL, SIGTERM, Signals
+from types import ModuleType
+from typing import Any
 
 import attrs
 import pytest
@@ -75,3 +81,101 @@ def power_cut_disk() -> Callable[[Path], AbstractContextManager[PowerCutDisk]]:
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("no power cut: /dev/fuse is missing or not ours")
     return mounted
+
+
+@attrs.define
+class Broker:
+    """The broker as its own process, on one port and one configuration through all its lives.
+
+    Attributes:
+        folder: where it runs; its store and its log are there.
+        settings: its configuration.
+        port: where it listens; 0 until it has started for the first time.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+    port: int = 0
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def log(self) -> str:
+        """What it has logged so far."""
+        return (self.folder / "log").read_text()
+
+    def launch(self, *, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+        """Start the process and wait for nothing."""
+        (self.folder / "config.yaml").write_text(json.dumps(self.settings))
+        command = [sys.executable, "-m", "broker", "--config", "config.yaml"]
+        environ = {**os.environ, "BROKER_LISTEN__PORT": str(self.port), **(env or {})}
+        with (self.folder / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, env=environ, stdout=subprocess.PIPE, stderr=log, text=True
+            )
+        return self.process
+
+    def start(self) -> str:
+        """Start it, wait until it is ready, and return the line it says so with."""
+        process = self.launch()
+        assert process.stdout
+        line = process.stdout.readline()
+        ready = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+        assert ready, self.log
+        self.port = int(ready[1])
+        return line
+
+    def signal(self, how: Signals) -> None:
+        """Send it a signal."""
+        assert self.process is not None
+        self.process.send_signal(how)
+
+    def wait(self) -> int:
+        """Return the code it exits with."""
+        assert self.process is not None
+        with self.process:
+            return self.process.wait(timeout=30)
+
+    def end(self, how: Signals = SIGTERM) -> int:
+        """Send it a signal and return the code it exits with."""
+        self.signal(how)
+        return self.wait()
+
+
+@pytest.fixture
+def make_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
+    """Make brokers that are not started yet; those that still run at the end are killed."""
+    made: list[Broker] = []
+
+    def make(**settings: Any) -> Broker:
+        folder = tmp_path / f"broker-{len(made)}"
+        folder.mkdir()
+        made.append(Broker(folder, {"log": {"level": "warning"}, **settings}))
+        return made[-1]
+
+    yield make
+    for broker in made:
+        if broker.process is not None and broker.process.poll() is None:
+            broker.end(SIGKILL)
+
+
+def load_beside(name: str) -> ModuleType:
+    """Load a module of this folder; tests are no package, so it is not imported."""
+    spec = importlib.util.spec_from_file_location(f"tests_system_{name}", Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def history() -> ModuleType:
+    """The checker of histories, `history.py`."""
+    return load_beside("history")
+
+
+@pytest.fixture(scope="session")
+def workers() -> ModuleType:
+    """Clients that put a broker under load and write down what they were told, `workers.py`."""
+    return load_beside("workers")

@@ -1,0 +1,95 @@
+"""The process around a broker: its loop, its signals, its exit code (PROTOCOL section 7)."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Final
+
+from loguru import logger
+
+from broker import __version__, logs
+from broker.app import App, CannotStart
+from broker.config import ConfigErrors, Loaded
+from broker.plugin_loader import load as load_plugins
+
+__all__ = ["run"]
+
+SWITCH_SECONDS: Final = 0.0005
+"""How soon the loop lets the store's threads have the interpreter; Python's own 5 ms is many commits long."""
+
+
+def run(loaded: Loaded, reload: Callable[[], Loaded]) -> int:
+    """Run a broker until a signal stops it; return the process's exit code.
+
+    Args:
+        loaded: the configuration.
+        reload: reads it again, at SIGHUP.
+    """
+    settings = loaded.settings
+    sys.setswitchinterval(SWITCH_SECONDS)
+    logs.configure(settings.log.level, settings.log.format)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory(settings.runtime.loop)) as runner:
+            return runner.run(_main(loaded, reload))
+    except CannotStart as e:
+        print(e, file=sys.stderr)  # noqa: T201 - this is the command's own answer, not a log line
+        return e.code
+
+
+def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if name == "asyncio":
+        return None
+    try:
+        import uvloop  # noqa: PLC0415 - not there on every platform
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _main(loaded: Loaded, reload: Callable[[], Loaded]) -> int:
+    app = App(loaded.settings, load_plugins(loaded.settings, loaded.file))
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, _on_stop, stopping)
+    await app.start()
+    loop.add_signal_handler(signal.SIGHUP, _on_reload, app, reload)
+    _announce(app)
+    began = time.monotonic()
+    await stopping.wait()
+    logger.info("stopping: new clients are refused, running turns have {:g} s", app.settings.shutdown.grace)
+    await app.drain()
+    await app.stop()
+    logger.info("stopped after {:.0f} s", time.monotonic() - began)
+    return 0
+
+
+def _on_stop(stopping: asyncio.Event) -> None:
+    """Drain at the first signal; at the second, be gone at once."""
+    if stopping.is_set():
+        os._exit(1)
+    stopping.set()
+
+
+def _on_reload(app: App, reload: Callable[[], Loaded]) -> None:
+    """Read the configuration again; a broken one is reported and the one in force stays."""
+    try:
+        loaded = reload()
+    except ConfigErrors as e:
+        logger.error("the configuration was not reloaded, the old one stays in force:\n{}", e.render())
+        return
+    pending = app.reload(loaded.settings)
+    logs.configure(loaded.settings.log.level, loaded.settings.log.format)
+    if pending:
+        logger.warning("the configuration was reloaded; a restart is needed for: {}", ", ".join(pending))
+    else:
+        logger.info("the configuration was reloaded")
+
+
+def _announce(app: App) -> None:
+    host = app.settings.listen.host
+    shown = f"[{host}]" if ":" in host else host
+    print(f"actor-broker {__version__} is ready: http://{shown}:{app.port}/ (Ctrl-C stops it)", flush=True)  # noqa: T201

@@ -1,0 +1,201 @@
+"""The broker as its users start and stop it (PROTOCOL section 7)."""
+
+import json
+import re
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+import pytest
+
+Dial = Callable[..., Awaitable[Any]]
+Make = Callable[..., Any]
+
+AGENTS = {
+    "echo": {"kind": "echo"},
+    "slow": {"kind": "echo", "delay": "100ms"},
+    "endless": {"kind": "echo", "delay": "1h"},
+}
+
+
+async def begin(client: Any, agent: str, content: str = "one two three four five") -> tuple[str, str]:
+    """Start a turn in a new session, wait for its first words, and return both ids."""
+    session_id = (await client.do("session.create", agent=agent))["session_id"]
+    turn = await client.do("turn.start", session_id=session_id, client_msg_id="1", content=content)
+    await client.event("message.delta")
+    return session_id, turn["turn_id"]
+
+
+# -- start -------------------------------------------------------------------------------------------
+
+
+async def test_it_says_one_line_with_its_page_and_ctrl_c_ends_it_well(make_broker: Make, dial: Dial) -> None:
+    broker = make_broker()
+    line = broker.start()
+    assert re.fullmatch(r"actor-broker \S+ is ready: http://127\.0\.0\.1:\d+/ \(Ctrl-C stops it\)\n", line)
+    with urlopen(f"http://127.0.0.1:{broker.port}/readyz", timeout=5) as answer:
+        assert json.load(answer) == {"status": "ok"}
+    client = await dial(broker.port)
+    broker.signal(signal.SIGINT)
+    assert (await client.closed())[0] == 1012
+    assert broker.process.stdout.read() == ""
+    assert broker.wait() == 0
+    assert "Traceback" not in broker.log
+
+
+async def test_the_default_store_is_durable_and_memory_says_that_it_is_not(make_broker: Make, dial: Dial) -> None:
+    for url, durable in [("sqlite:///broker.db", True), ("memory:", False)]:
+        broker = make_broker(store={"url": url})
+        broker.start()
+        client = await dial(broker.port)
+        session_id = (await client.do("session.create"))["session_id"]
+        answer = await client.do("turn.start", session_id=session_id, client_msg_id="1", content="x")
+        assert answer["durable"] is durable
+        published = await client.do("room.publish", room="r", data=1)
+        assert published.get("durable", True) is durable
+        assert broker.end() == 0
+
+
+async def test_a_weaker_sync_says_that_it_is_not_durable(make_broker: Make, dial: Dial) -> None:
+    broker = make_broker(store={"sync": "normal"})
+    broker.start()
+    client = await dial(broker.port)
+    session_id = (await client.do("session.create"))["session_id"]
+    answer = await client.do("turn.start", session_id=session_id, client_msg_id="1", content="x")
+    assert answer["durable"] is False
+
+
+# -- what cannot start -------------------------------------------------------------------------------
+
+
+def test_a_port_in_use_is_69_with_a_sentence(make_broker: Make) -> None:
+    broker = make_broker()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        broker.port = taken.getsockname()[1]
+        process = broker.launch()
+        assert (process.stdout.read(), broker.wait()) == ("", 69)
+    assert f"cannot listen on 127.0.0.1:{broker.port}: Address already in use" in broker.log
+    assert "--port" in broker.log
+    assert "Traceback" not in broker.log
+
+
+def test_a_store_that_another_broker_has_is_69_and_names_it(make_broker: Make) -> None:
+    first, second = make_broker(), make_broker()
+    first.start()
+    second.settings["store"] = {"url": f"sqlite:///{first.folder}/broker.db"}
+    second.launch()
+    assert second.wait() == 69
+    assert f"another broker (process {first.process.pid})" in second.log
+    assert "Traceback" not in second.log
+    assert first.end() == 0
+    second.start()
+    assert second.end() == 0
+
+
+def test_a_bad_configuration_is_78_and_nothing_is_started(make_broker: Make) -> None:
+    broker = make_broker(listen={"prot": 3000}, heartbeat={"interval": "soon"})
+    process = broker.launch()
+    assert (process.stdout.read(), broker.wait()) == ("", 78)
+    assert "did you mean port?" in broker.log
+    assert "heartbeat.interval" in broker.log
+    assert "nothing was started" in broker.log
+    assert sorted(file.name for file in broker.folder.iterdir()) == ["config.yaml", "log"]
+
+
+def test_beyond_loopback_nobody_listens_without_tokens(make_broker: Make) -> None:
+    broker = make_broker(listen={"host": "0.0.0.0"})
+    broker.launch()
+    assert broker.wait() == 78
+    assert "insecure" in broker.log
+
+
+# -- stop --------------------------------------------------------------------------------------------
+
+
+async def test_a_running_turn_gets_its_grace_and_completes(make_broker: Make, dial: Dial) -> None:
+    broker = make_broker(agents=AGENTS)
+    broker.start()
+    client = await dial(broker.port)
+    session_id, _ = await begin(client, "slow")
+    broker.signal(signal.SIGTERM)
+    assert (await client.closed())[0] == 1012
+    with pytest.raises((URLError, HTTPError, ConnectionError)):
+        urlopen(f"http://127.0.0.1:{broker.port}/readyz", timeout=5)
+    assert broker.wait() == 0
+    broker.start()
+    back = await dial(broker.port)
+    await back.do("session.attach", session_id=session_id)
+    log = await back.records("session.caught_up")
+    assert log[-2]["data"]["outcome"] == "completed"
+    assert log[-3]["data"]["content"] == "one two three four five"
+
+
+async def test_a_turn_that_outlives_the_grace_ends_as_lost_before_the_exit(make_broker: Make, dial: Dial) -> None:
+    broker = make_broker(agents=AGENTS, shutdown={"grace": "200ms"})
+    broker.start()
+    client = await dial(broker.port)
+    session_id, turn_id = await begin(client, "endless")
+    assert broker.end(signal.SIGTERM) == 0
+    broker.start()
+    back = await dial(broker.port)
+    await back.do("session.attach", session_id=session_id)
+    ends = [record for record in await back.records("session.caught_up") if record["event"] == "turn.ended"]
+    assert [(end["turn_id"], end["data"]["outcome"]) for end in ends] == [(turn_id, "lost")]
+    assert "was stopped" in ends[0]["data"]["reason"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_exits_at_once(make_broker: Make, dial: Dial, how: signal.Signals) -> None:
+    broker = make_broker(agents=AGENTS, shutdown={"grace": "60s"})
+    broker.start()
+    client = await dial(broker.port)
+    await begin(client, "endless")
+    broker.signal(signal.SIGTERM)
+    assert (await client.closed())[0] == 1012
+    assert broker.process.poll() is None
+    began = time.monotonic()
+    assert broker.end(how) == 1
+    assert time.monotonic() - began < 5
+
+
+async def test_after_kill_9_what_ran_is_lost_and_what_waited_goes_on(make_broker: Make, dial: Dial) -> None:
+    broker = make_broker(agents=AGENTS)
+    broker.start()
+    client = await dial(broker.port)
+    session_id, running = await begin(client, "endless", "a b")
+    send = {"session_id": session_id, "client_msg_id": "2", "content": "c"}
+    waiting = await client.do("turn.start", **send)
+    assert waiting["status"] == "queued"
+    broker.end(signal.SIGKILL)
+    broker.start()
+    back = await dial(broker.port)
+    again = await back.do("turn.start", **send)
+    assert (again["turn_id"], again["duplicate"]) == (waiting["turn_id"], True)
+    await back.do("session.attach", session_id=session_id)
+    ends = [await back.event("turn.ended") for _ in range(2)]
+    assert [(end["turn_id"], end["data"]["outcome"]) for end in ends] == [
+        (running, "lost"),
+        (waiting["turn_id"], "completed"),
+    ]
+
+
+async def test_queued_turns_go_on_without_anybody_asking_for_their_session(make_broker: Make, dial: Dial) -> None:
+    broker = make_broker(agents=AGENTS)
+    broker.start()
+    client = await dial(broker.port)
+    session_id, _ = await begin(client, "endless", "a b")
+    await client.do("turn.start", session_id=session_id, client_msg_id="2", content="c")
+    broker.end(signal.SIGKILL)
+    broker.start()
+    deadline = time.monotonic() + 20
+    outcomes: list[str] = []
+    while len(outcomes) < 2:
+        assert time.monotonic() < deadline, outcomes
+        with urlopen(f"http://127.0.0.1:{broker.port}/api/v1/sessions/{session_id}/records", timeout=5) as answer:
+            records = json.load(answer)["records"]
+        outcomes = [record["data"]["outcome"] for record in records if record["event"] == "turn.ended"]
+    assert outcomes == ["lost", "completed"]
