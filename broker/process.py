@@ -1,6 +1,7 @@
 """The process around a broker: its loop, its signals, its exit code (PROTOCOL section 7)."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -57,6 +58,7 @@ async def _main(loaded: Loaded, reload: Callable[[], Loaded]) -> int:
         loop.add_signal_handler(number, _on_stop, stopping)
     await app.start()
     loop.add_signal_handler(signal.SIGHUP, _on_reload, app, reload)
+    gc.freeze()  # what has been made until now stays: the collector need not look at it again
     _announce(app)
     began = time.monotonic()
     await stopping.wait()

@@ -30,7 +30,7 @@ from broker.messages import (
 if TYPE_CHECKING:
     from broker.actors.ref import LoopRef
 
-__all__ = ["FakeAgent", "FakeLine", "FakeTransport", "FakeTurn", "Frame", "ManualClock", "settled"]
+__all__ = ["FakeAgent", "FakeLine", "FakeTransport", "FakeTurn", "Frame", "ManualClock", "settled", "until"]
 
 PATIENCE: Final = 10.0
 """Real seconds after which waiting for something counts as a failed test; what is waited for takes milliseconds."""
@@ -39,6 +39,17 @@ PATIENCE: Final = 10.0
 async def settled(ref: "LoopRef[Any]") -> None:
     """Return once the actor has handled all the mail it has now: inboxes are in order, so a question is a barrier."""
     await ref.ask(ProxyGetAttr(attr_path=("actor_urn",)), timeout=PATIENCE)
+
+
+async def until(condition: Callable[[], Any]) -> None:
+    """Let the loop go on until `condition()` is true; for what no message tells of.
+
+    Raises:
+        TimeoutError: it did not become so.
+    """
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - the tests of an actor's inside have no event to wait for
+            await asyncio.sleep(0)
 
 
 # -- time -------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class Speech:
             self.complete()
             message = self._message = _Message(new_id(), delta.thought, delta.message_id)
         message.waiting.append(delta.text)
-        message.waiting_bytes += len(delta.text)
+        message.waiting_bytes += len(delta.text) if delta.text.isascii() else len(delta.text.encode())
         if not message.written or message.waiting_bytes >= MERGE_BYTES:
             self.flush()
         elif self.flush_at is None:

@@ -81,8 +81,6 @@ class Services:
         trace_id = new_id()
         bound = logger.bind(trace_id=trace_id, **{name: value for name, value in ids.items() if value})
         bound.opt(exception=error).error("a request failed inside the broker")
-            "a request failed inside the broker"
-        )
         self.hooks.observe(self.hooks.failed, Broke("a request", error, trace_id))
         return BrokerError("internal", hint=f"trace {trace_id}")
 

@@ -38,7 +38,7 @@ from broker.protocol.outgoing import Failure
 from broker.stats import Stats
 from broker.store.memory import MemoryEngine
 from broker.store.port import StoreError
-from broker.testing import FakeAgent, FakeTransport, ManualClock
+from broker.testing import FakeAgent, FakeTransport, ManualClock, until
 
 NOBODY = Principal()
 to_json = msgspec.json.encode
@@ -123,7 +123,7 @@ class Client:
         return request_id
 
     @staticmethod
-    def _refuse(request_id: str | None, error: BaseException) -> Failure:
+    def _refuse(request_id: str | None, error: BaseException, connection_id: str) -> Failure:
         return Failure(request_id, error if isinstance(error, BrokerError) else BrokerError("internal", repr(error)))
 
     async def session(self, session_id: str, operation: Operation) -> Any:
@@ -271,9 +271,7 @@ class House:
 
     async def settle(self) -> None:
         """Return once nothing moves any more: no mail, no write on its way, nobody waiting for an answer."""
-        async with asyncio.timeout(10):
-            while self._is_moving():
-                await asyncio.sleep(0)
+        await until(lambda: not self._is_moving())
 
     def _is_moving(self) -> bool:
         registry = self.registry.actor

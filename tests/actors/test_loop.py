@@ -13,7 +13,7 @@ import pytest
 
 from broker.actors.loop import TURN, LoopActor, handles
 from broker.actors.ref import InboxFull, LoopRef
-from broker.testing import settled
+from broker.testing import settled, until
 
 
 @attrs.frozen
@@ -236,8 +236,7 @@ async def test_an_inbox_has_room_again_once_it_was_worked_off() -> None:
 
 
 async def worked_off(ref: LoopRef[Any]) -> None:
-    while ref.actor_inbox:
-        await asyncio.sleep(0)
+    await until(lambda: not ref.actor_inbox)
 
 
 async def test_on_drained_is_called_once_for_a_burst() -> None:
@@ -399,8 +398,7 @@ async def test_cancelled_work_answers_its_asker_and_the_actor_goes_on() -> None:
 
 
 async def settled_on_begun(ref: LoopRef[Notebook]) -> None:
-    while actor_of(ref).notes != ["begun"]:
-        await asyncio.sleep(0)
+    await until(lambda: actor_of(ref).notes == ["begun"])
 
 
 async def test_a_cancelled_asker_takes_neither_the_actor_nor_the_message_with_it() -> None:
@@ -482,8 +480,7 @@ async def test_a_stop_that_takes_too_long_is_a_timeout_and_still_comes_to_pass()
     with pytest.raises(pykka.Timeout):
         await ref.stop(timeout=0)
     gate.set()
-    while ref.is_alive():
-        await asyncio.sleep(0)
+    await until(lambda: not ref.is_alive())
 
 
 # -- what an actor costs -----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from broker.actors.store import PROBE_SECONDS
 from broker.errors import BrokerError, CloseCode
 from broker.messages import Principal
 from broker.operations import Cancel, Describe, Update
+from broker.testing import until
 
 ANN = Principal("ann", frozenset())
 
@@ -125,8 +126,7 @@ async def test_one_write_that_is_refused_does_not_fail_the_others_of_its_transac
     house.place(f"session:{bad}").actor.head += 1  # its next record makes a gap
     house.disk.gate.clear()
     blocking = house.update_later(good, "first", ANN)
-    while house.store._waiting or not house.store._writing:
-        await house.tick()
+    await until(lambda: house.store._writing and not house.store._waiting)
     waiting = [house.update_later(bad, "refused", ANN), house.update_later(good, "second", ANN)]
     await house.tick(10)
     house.disk.gate.set()

@@ -1,4 +1,4 @@
-"""What loop.py, ref.py and futures.py rely on inside pykka: one test for each private name, so that an upgrade fails here."""
+"""What loop.py, ref.py and futures.py rely on inside pykka: a test for each private name, so that an upgrade fails."""
 
 import inspect
 import logging
@@ -57,7 +57,7 @@ def test_handle_receive_serves_proxy_messages_and_gives_the_rest_to_on_receive()
 
 def test_handle_receive_stops_the_actor_on_actor_stop_through_stop() -> None:
     actor = Plain()
-    pykka.ActorRegistry.register(actor.actor_ref)  # as `start` does
+    pykka.ActorRegistry.register(actor.actor_ref)  # noqa: TID251 - as pykka's own `start` does
     actor._handle_receive(_ActorStop())
     assert actor.actor_stopped.is_set()
 

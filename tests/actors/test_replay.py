@@ -6,6 +6,8 @@ The store is a port here, worked by hand: hypothesis decides what happens betwee
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -27,6 +29,7 @@ from broker.protocol.native import NATIVE
 from broker.protocol.outgoing import Failure
 from broker.stats import Stats
 from broker.store.memory import MemoryEngine
+from broker.store.port import StoreError
 from broker.testing import FakeTransport, ManualClock
 
 ANN = Principal("ann")
@@ -56,14 +59,13 @@ class StepStore:
         if not self.waiting:
             return
         write, owner, ticket = self.waiting.popleft()
-        try:
-            if fail:
-                raise BrokerError("unavailable")
-            self.engine.write([write])
-        except Exception:  # noqa: BLE001 - the engine refuses what would make a gap
-            owner.tell(WriteFailed(ticket, BrokerError("unavailable")), urgent=True)
-        else:
-            owner.tell(Committed(ticket), urgent=True)
+        taken = not fail
+        if taken:
+            try:
+                self.engine.write([write])
+            except StoreError:  # it follows on what was refused before, and would make a gap
+                taken = False
+        owner.tell(Committed(ticket) if taken else WriteFailed(ticket, BrokerError("unavailable")), urgent=True)
 
     def allow_read(self) -> None:
         if self.reads:
@@ -92,7 +94,7 @@ class Reader:
         self.world.session.request(Attach(ANN, self.ref, len(self.log), self.world.epoch), reply)
 
     @staticmethod
-    def _refuse(request_id: str | None, error: BaseException) -> Failure:
+    def _refuse(request_id: str | None, error: BaseException, connection_id: str) -> Failure:
         return Failure(request_id, BrokerError("internal", repr(error)))
 
     def reconnect(self) -> None:
@@ -163,33 +165,34 @@ class World:
             await asyncio.sleep(0)
 
     async def do(self, step: tuple[str, int]) -> None:
+        """Let one thing happen; `number` says how much of it, or to which reader."""
         what, number = step
         reader = self.readers[number % READERS]
-        match what:
-            case "append":
-                for _ in range(number + 1):
-                    self.session.request(Update(ANN, f"title {next(self.titles)}", None), NO_ONE)
-            case "commit":
-                self.store.commit()
-            case "refuse":
-                self.clock.advance(61)  # so that the restarts do not use up their budget
-                self.store.commit(fail=True)
-            case "read":
-                self.store.allow_read()
-            case "tick":
-                await self.tick(number)
-            case "stall":
-                reader.socket.stall()
-            case "resume":
-                reader.socket.resume()
-            case "sip":
-                reader.socket.read(100)
-            case "wait":
-                self.clock.advance(0.05)
-            case "reconnect":
-                reader.reconnect()
+        happen: dict[str, Callable[[], object]] = {
+            "append": partial(self.append, number + 1),
+            "commit": self.store.commit,
+            "refuse": self.refuse,
+            "read": self.store.allow_read,
+            "tick": lambda: None,
+            "stall": reader.socket.stall,
+            "resume": reader.socket.resume,
+            "sip": partial(reader.socket.read, 100),
+            "wait": partial(self.clock.advance, 0.05),
+            "reconnect": reader.reconnect,
+        }
+        happen[what]()
+        if what == "tick":
+            await self.tick(number)
         for each in self.readers:
             each.take()
+
+    def append(self, count: int) -> None:
+        for _ in range(count):
+            self.session.request(Update(ANN, f"title {next(self.titles)}", None), NO_ONE)
+
+    def refuse(self) -> None:
+        self.clock.advance(61)  # so that the restarts do not use up their budget
+        self.store.commit(fail=True)
 
     async def finish(self) -> None:
         """Let everything that is under way come to its end."""

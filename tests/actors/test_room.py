@@ -10,6 +10,7 @@ from broker.actors.room import TRIM_EVERY
 from broker.errors import BrokerError
 from broker.messages import Principal
 from broker.operations import Leave, Presence, Publish, RoomHistory
+from broker.testing import until
 
 ANN = Principal("ann", frozenset())
 
@@ -42,8 +43,7 @@ async def test_an_event_is_neither_answered_nor_told_before_it_is_durable(house:
     await ann.join("lobby")
     house.disk.gate.clear()
     ann.send_to_room("lobby", Publish(ANN, b'"ann"', "message", b'"hi"'))
-    while not house.disk.batches:
-        await house.tick()
+    await until(lambda: house.disk.batches)
     await house.tick(5)
     assert len(ann.socket.messages) == 1
     house.disk.gate.set()

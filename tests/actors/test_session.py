@@ -10,7 +10,7 @@ import pytest
 from broker.errors import BrokerError
 from broker.messages import Principal, TextDelta
 from broker.operations import Attach, Close, Delete, Describe, History, Start, Update
-from broker.testing import settled
+from broker.testing import settled, until
 
 ANN = Principal("ann", frozenset())
 BOB = Principal("bob", frozenset())
@@ -40,8 +40,7 @@ async def test_nothing_is_answered_or_shown_before_it_is_durable(house: Any) -> 
     house.disk.gate.clear()
     update = client.send_to_session(session_id, Update(ANN, "new", None))
     start = client.send_to_session(session_id, Start(ANN, "m1", b'"hi"', "queue"))
-    while len(house.disk.batches) < 2:
-        await asyncio.sleep(0)
+    await until(lambda: len(house.disk.batches) == 2)
     assert len(client.socket.messages) == 2
     assert house.agent.given.empty()
     assert await client.attach(session_id) | {"turn": None} == await client.attach(session_id) | {"turn": None}
@@ -293,8 +292,7 @@ async def test_a_delete_is_answered_although_others_ask_for_the_session_meanwhil
     session_id = await house.create(owner="ann")
     house.disk.gate.clear()
     deleting = asyncio.ensure_future(house.ask(session_id, Delete(ANN)))
-    while len(house.disk.batches) < 2:
-        await asyncio.sleep(0)
+    await until(lambda: len(house.disk.batches) == 2)
     asking = [asyncio.ensure_future(house.ask(session_id, Describe(ANN))) for _ in range(3)]
     for _ in range(20):
         await asyncio.sleep(0)
@@ -313,8 +311,7 @@ async def test_what_an_agent_still_says_to_a_session_being_deleted_does_no_harm(
     session = house.place(f"session:{session_id}")
     house.disk.gate.clear()
     deleting = asyncio.ensure_future(house.ask(session_id, Delete(ANN)))
-    while not session.actor._missing:
-        await asyncio.sleep(0)
+    await until(lambda: session.actor._missing)
     session.tell(TextDelta(turn.prompt.turn_id, "too late"))
     await settled(session)
     house.disk.gate.set()

@@ -11,7 +11,7 @@ from broker.actors.loop import LoopActor, handles
 from broker.actors.store import MAX_BATCH, PROBE_SECONDS, Append, Committed, Expire, WriteFailed
 from broker.errors import BrokerError
 from broker.messages import Record, Write
-from broker.testing import settled
+from broker.testing import settled, until
 
 
 class Owner(LoopActor):
@@ -56,8 +56,7 @@ async def test_what_comes_while_a_transaction_is_on_its_way_shares_the_next(hous
     owner = Owner.start()
     house.disk.gate.clear()
     house.handle.append(write("room:first", 1), owner, "first")
-    while not house.disk.batches:
-        await house.tick()
+    await until(lambda: house.disk.batches)
     for number in range(100):
         house.handle.append(write(f"room:{number}", 1), owner, number)
     await settled(house.store.actor_ref)
@@ -83,8 +82,7 @@ async def test_a_refused_write_is_told_to_its_owner_alone(house: Any) -> None:
     good, bad = Owner.start(), Owner.start()
     house.disk.gate.clear()
     house.handle.append(write("room:first", 1), good, 0)
-    while not house.disk.batches:
-        await house.tick()
+    await until(lambda: house.disk.batches)
     house.handle.append(write("room:bad", 7), bad, "bad")
     house.handle.append(write("room:good", 1), good, 1)
     await settled(house.store.actor_ref)

@@ -12,7 +12,7 @@ import pytest
 from broker.actors.loop import LoopActor, handles
 from broker.actors.ref import LoopRef
 from broker.actors.supervisor import RESTARTS, WITHIN, Supervisor
-from broker.testing import ManualClock, settled
+from broker.testing import ManualClock, settled, until
 
 
 class Counter(LoopActor):
@@ -164,18 +164,15 @@ async def test_all_stop_the_youngest_first_each_after_its_mail(supervisor: Super
 async def test_an_actor_that_hangs_does_not_keep_the_others_from_stopping(
     supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.actors.supervisor.STOP_SECONDS", 0)
+    monkeypatch.setattr("broker.actors.supervisor.STOP_SECONDS", 0.01)
     other, hanging = supervisor.start(Counter), supervisor.start(Counter)
     gate = asyncio.Event()
     hanging.tell(gate)
-    await asyncio.sleep(0)
-    monkeypatch.setattr("broker.actors.supervisor.STOP_SECONDS", 0.01)
     await supervisor.stop()
     assert not other.is_alive()
     assert hanging.is_alive()
     gate.set()
-    while hanging.is_alive():
-        await asyncio.sleep(0)
+    await until(lambda: not hanging.is_alive())
 
 
 async def test_mail_counts_what_waits_by_class(supervisor: Supervisor) -> None:

@@ -79,7 +79,7 @@ async def test_a_threading_actor_asks_one_on_the_loop_and_gets_its_answer_or_its
 
 async def test_on_the_loop_itself_asking_as_from_a_thread_is_refused_rather_than_hanging_for_ever() -> None:
     ref = Sum.start()
-    with pytest.raises(RuntimeError, match="await ref.ask"):
+    with pytest.raises(RuntimeError, match=r"await ref\.ask"):
         ref.ask_from_thread(Add(1))
     with pytest.raises(RuntimeError, match="await this future"):
         LoopFuture[int]().get()

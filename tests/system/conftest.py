@@ -154,8 +154,9 @@ def make_broker(tmp_path: Path) -> Iterator[Callable[..., Broker]]:
 
     yield make
     for broker in made:
-        if broker.process is not None and broker.process.poll() is None:
-            broker.end(SIGKILL)
+        if broker.process is not None:
+            broker.process.kill()
+            broker.wait()
 
 
 def load_beside(name: str) -> ModuleType:

@@ -60,6 +60,6 @@ def make_machine() -> Callable[..., TurnMachine]:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_tray() -> type[Tray]:
     return Tray

@@ -12,7 +12,9 @@ CREATE TABLE logs (
     updated_at INTEGER NOT NULL
 );
 
--- Clustered: the records of one log lie side by side, in the order in which they are replayed.
+-- In the order of their writing, with an index to find them: many logs written together then share pages,
+-- where a table clustered by log would dirty a page for each of them in every commit. Measured with 100 sessions,
+-- a turn costs a quarter less CPU, and a page of replay is read no slower while its pages are in memory.
 CREATE TABLE records (
     log     INTEGER NOT NULL REFERENCES logs (id),
     seq     INTEGER NOT NULL,
@@ -22,7 +24,7 @@ CREATE TABLE records (
     author  BLOB,
     data    BLOB    NOT NULL,
     PRIMARY KEY (log, seq)
-) WITHOUT ROWID;
+);
 
 -- A conversation's history is a few of its records.
 CREATE INDEX messages ON records (log, seq) WHERE kind IN ('user.message', 'message.completed');
@@ -54,7 +56,7 @@ CREATE TABLE turns (
     outcome       TEXT,
     content       BLOB,
     PRIMARY KEY (log, seq)
-) WITHOUT ROWID;
+);
 
 -- What a restart has to look at, however many turns have ended.
 CREATE INDEX open_turns ON turns (log) WHERE outcome IS NULL;

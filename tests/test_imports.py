@@ -1,0 +1,202 @@
+"""Imports go one way (DESIGN section 2): read from the sources, also those inside functions and for types only."""
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+LAYERS: tuple[frozenset[str], ...] = tuple(
+    frozenset(names.split())
+    for names in (
+        "broker errors messages clock ids tasks stats logs",
+        "operations sessions config lag",
+        "protocol turns hooks",
+        "offers plugin_files store agents",
+        "dispatch actors",
+        "plugin_loader facade web testing",
+        "app",
+        "process",
+        "cli",
+        "__main__",
+    )
+)
+"""Who stands where: each part of the broker imports from rows above its own, and of its own row only itself.
+
+`broker` is the package itself, with its version.
+"""
+
+FOR_PLUGINS = frozenset({"hooks", "messages", "errors"})
+PORTS = frozenset({"broker.store.port", "broker.agents.port"})
+"""All that actors know of the store's engines and the agents' kinds."""
+
+FOREIGN = {
+    "aiohttp": frozenset({"web", "app", "plugins"}),
+    "pykka": frozenset({"actors", "web", "testing"}),
+    "sqlite3": frozenset({"store"}),
+    "click": frozenset({"cli"}),
+    "ruamel": frozenset({"config"}),
+}
+"""Libraries, and the only parts that know of them."""
+
+PURE = frozenset({"protocol", "turns", "messages", "errors", "operations", "sessions"})
+LOOP = frozenset({"asyncio", "aiohttp", "pykka", "threading", "uvloop"})
+PYKKAS_INSIDE = frozenset({"broker.actors.loop", "broker.actors.ref", "broker.actors.futures"})
+
+
+@attrs.frozen
+class Module:
+    """One source file: its name, what it imports, and what it names of pykka's own affairs."""
+
+    name: str
+    imports: frozenset[str]
+    private: frozenset[str]
+
+    @property
+    def part(self) -> str:
+        return part_of(self.name)
+
+
+def part_of(module: str) -> str:
+    """Return the part of the broker that a module belongs to: the second word of its name."""
+    return (module.split(".") + ["broker"])[1] if "." in module else "broker"
+
+
+def modules(root: Path) -> Iterator[Module]:
+    """Read all sources below `root`."""
+    files = {
+        ".".join((package, *path.relative_to(root / folder).with_suffix("").parts)).removesuffix(".__init__"): path
+        for folder, package in (("broker", "broker"), ("actors", "broker.actors"), ("plugins", "broker.plugins"))
+        for path in sorted((root / folder).rglob("*.py"))
+        if not (folder == "broker" and path.relative_to(root / folder).parts[0] in {"actors", "plugins"})
+    }
+    for name, path in files.items():
+        nodes = list(ast.walk(ast.parse(path.read_text(), filename=str(path))))
+        yield Module(name, frozenset(imports_of(nodes, frozenset(files))), frozenset(private_of(nodes)))
+
+
+def imports_of(nodes: list[ast.AST], known: frozenset[str]) -> Iterator[str]:
+    """Yield the modules imported; `from broker import clock` imports `broker.clock`."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "absolute imports only"
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in known else str(node.module)
+
+
+def private_of(nodes: list[ast.AST]) -> Iterator[str]:
+    """Yield what is private to pykka: modules and names that begin with an underscore."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "pykka":
+            words = [*str(node.module).split("."), *(alias.name for alias in node.names)]
+            yield from (word for word in words if word.startswith("_"))
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pykka":
+            yield from [node.attr] if node.attr.startswith("_") else []
+
+
+def row_of(part: str) -> int:
+    return next((row for row, parts in enumerate(LAYERS) if part in parts), -1)
+
+
+def problems(root: Path) -> Iterator[str]:
+    """Yield what breaks a rule."""
+    for module in modules(root):
+        if module.part == "plugins":
+            yield from own_problems(module, allowed=lambda part: part in FOR_PLUGINS)
+        elif row_of(module.part) < 0:
+            yield f"{module.name} has no place in LAYERS"
+        else:
+            row = row_of(module.part)
+            yield from own_problems(module, allowed=lambda part, row=row: 0 <= row_of(part) < row)
+        yield from foreign_problems(module)
+
+
+def own_problems(module: Module, allowed: Callable[[str], bool]) -> Iterator[str]:
+    for other in module.imports:
+        if other.split(".")[0] != "broker":
+            continue
+        part = part_of(other)
+        if part != module.part and not allowed(part):
+            yield f"{module.name} imports {other}"
+        if module.part == "actors" and part in {"store", "agents"} and other not in PORTS:
+            yield f"{module.name} imports {other}, which is behind a port"
+        if part == "plugins":
+            yield f"{module.name} imports the plugin {other}; plugins are loaded by path"
+
+
+def foreign_problems(module: Module) -> Iterator[str]:
+    libraries = {name.split(".")[0] for name in module.imports}
+    for library, parts in FOREIGN.items():
+        if library in libraries and module.part not in parts:
+            yield f"{module.name} imports {library}"
+    if module.part in PURE and libraries & LOOP:
+        yield f"{module.name} imports {', '.join(sorted(libraries & LOOP))}, and is to be pure"
+    if module.private and module.name not in PYKKAS_INSIDE:
+        yield f"{module.name} touches pykka's {', '.join(sorted(module.private))}"
+
+
+def test_imports_go_one_way() -> None:
+    assert list(problems(ROOT)) == []
+
+
+def test_all_of_the_broker_was_read() -> None:
+    parts = {module.part for module in modules(ROOT)}
+    assert parts == frozenset().union(*LAYERS) | {"plugins"}
+    inside = {module.name for module in modules(ROOT) if module.private}
+    assert inside == PYKKAS_INSIDE
+    for library, users in FOREIGN.items():
+        seen = {module.part for module in modules(ROOT) if library in {name.split(".")[0] for name in module.imports}}
+        assert seen == users, f"{library} is used by {seen}"
+
+
+PLANTED = [
+    ("broker/messages.py", "from broker.actors.loop import LoopActor", "imports broker.actors.loop"),
+    ("broker/messages.py", "from broker import clock", "imports broker.clock"),
+    ("broker/errors.py", "def f():\n    import broker.messages", "imports broker.messages"),
+    ("broker/protocol/extra.py", "import asyncio", "imports asyncio, and is to be pure"),
+    ("broker/protocol/extra.py", "from broker.turns import TurnMachine", "imports broker.turns"),
+    ("broker/turns/extra.py", "from aiohttp import web", "imports aiohttp"),
+    ("broker/store/extra.py", "from broker.agents.port import Emit", "imports broker.agents.port"),
+    ("broker/store/extra.py", "import broker.web.socket", "imports broker.web.socket"),
+    ("broker/agents/extra.py", "from broker.actors.ref import LoopRef", "imports broker.actors.ref"),
+    ("actors/extra.py", "from broker.store.sqlite import SqliteEngine", "which is behind a port"),
+    ("actors/extra.py", "from broker.web.services import Services", "imports broker.web.services"),
+    ("actors/extra.py", "from broker.config import Settings\nimport broker.app", "imports broker.app"),
+    ("actors/room.py", "from pykka._envelope import Envelope", "touches pykka's _envelope"),
+    ("actors/room.py", "from pykka.messages import _ActorStop", "touches pykka's _ActorStop"),
+    ("actors/room.py", "import pykka\npykka._actor", "touches pykka's _actor"),
+    ("broker/config/extra.py", "import sqlite3", "imports sqlite3"),
+    ("broker/web/extra.py", "from broker.plugins.metrics import Metrics", "imports the plugin broker.plugins.metrics"),
+    ("plugins/extra.py", "from broker.stats import Stats", "imports broker.stats"),
+    ("plugins/extra.py", "from broker.plugins import metrics", "imports the plugin broker.plugins"),
+    ("broker/newcomer.py", "import json", "has no place in LAYERS"),
+    ("broker/web/extra.py", "from broker.app import App", "imports broker.app"),
+]
+
+
+@pytest.mark.parametrize(("file", "source", "problem"), PLANTED)
+def test_a_planted_violation_is_seen(tmp_path: Path, file: str, source: str, problem: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+    (tmp_path / "broker").mkdir(exist_ok=True)
+    for module in "actors/loop clock messages turns/__init__ app plugins/metrics".split():  # noqa: SIM905
+        known = tmp_path / ("broker" if "/" not in module or module.startswith("turns") else "") / f"{module}.py"
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.touch()
+    path.write_text(source)
+    found = list(problems(tmp_path))
+    assert any(problem in text for text in found), found
+
+
+def test_a_relative_import_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "broker").mkdir()
+    (tmp_path / "broker" / "clock.py").write_text("from . import errors")
+    with pytest.raises(AssertionError, match="absolute imports only"):
+        list(problems(tmp_path))
