@@ -8,7 +8,7 @@ is not heard any more.
 import asyncio
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import attrs
 import pykka
@@ -80,7 +80,7 @@ class _Said:
 class AgentBridge(LoopActor):
     """The bridge of one agent profile."""
 
-    inbox_limit: ClassVar[int] = 100_000
+    inbox_limit = 100_000
 
     def __init__(self, name: str, kind: AgentKind) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ logs page by page, at its own speed, and one that does not come back is cut (PRO
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import attrs
 import pykka
@@ -104,7 +104,7 @@ class Connection(LoopActor):
         options: see `ConnectionOptions`.
     """
 
-    inbox_limit: ClassVar[int] = 100_000
+    inbox_limit = 100_000
 
     def __init__(
         self, peer: Peer, wire: Format, transport: asyncio.Transport, window_bits: int, options: ConnectionOptions

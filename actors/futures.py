@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Protocol, TypeVar, cast
@@ -69,7 +70,8 @@ class LoopFuture(pykka.Future[T]):
 
     def _resolve(self, setter: Callable[[Any], None], value: Any) -> None:
         if get_ident() != self._thread:
-            self._loop.call_soon_threadsafe(self._resolve_here, setter, value)
+            with suppress(RuntimeError):  # the loop is closed, and whoever waited on it is gone
+                self._loop.call_soon_threadsafe(self._resolve_here, setter, value)
         else:
             self._resolve_here(setter, value)
 

@@ -22,6 +22,7 @@ from broker.clock import Clock
 from broker.errors import BrokerError
 from broker.messages import Record, SessionRow, TurnRow, Write
 from broker.protocol.outgoing import Outgoing, Parcel
+from broker.stats import Stats
 
 __all__ = [
     "Follow",
@@ -138,12 +139,32 @@ class Position:
     recovered: bool
 
 
+@attrs.frozen(kw_only=True)
+class LogOptions:
+    """What all logs of a broker share.
+
+    Attributes:
+        store: where logs are kept.
+        clock: time.
+        stats: the broker's counters.
+        mailbox: messages that may wait for one session or room.
+        on_committed: told of the records that have become durable.
+    """
+
+    store: StorePort
+    clock: Clock
+    stats: Stats
+    mailbox: int = 1000
+    on_committed: OnCommitted
+
+
 class _Pending:
     """What waits for one commit."""
 
-    __slots__ = ("effects", "records", "replies")
+    __slots__ = ("effects", "records", "replies", "since")
 
     def __init__(self) -> None:
+        self.since = 0.0
         self.records: tuple[Record, ...] = ()
         self.replies: list[tuple[ReplyTo, Any]] = []
         self.effects: list[Callable[[], None]] = []
@@ -154,15 +175,16 @@ class LogActor(LoopActor):
 
     refusals: ClassVar[tuple[type[Exception], ...]] = (BrokerError,)
 
-    def __init__(self, log: str, store: StorePort, clock: Clock, on_committed: OnCommitted) -> None:
-        super().__init__()
+    def __init__(self, log: str, options: LogOptions) -> None:
+        super().__init__(options.mailbox)
         self.log = log
         self.epoch = ""
         self.head = 0
         self.floor = 1
-        self._store = store
-        self._clock = clock
-        self._on_committed = on_committed
+        self._store = options.store
+        self._clock = options.clock
+        self._stats = options.stats
+        self._on_committed = options.on_committed
         self._durable_head = 0
         self._tail: deque[Record] = deque(maxlen=TAIL)
         self._followers: dict[LoopRef[Any], bool] = {}  # the connection -> whether it is live
@@ -202,6 +224,7 @@ class LogActor(LoopActor):
         if self._drafts or self._session_row or self._turn_rows or self._create or self._new_floor or self._delete:
             draft.records = tuple(self._drafts)
             self._draft = _Pending()
+            draft.since = self._clock.monotonic()
             self._pending.append(draft)
             self._store.append(self._take_write(draft.records), self.actor_ref, draft)
         elif draft.replies or draft.effects:
@@ -243,6 +266,10 @@ class LogActor(LoopActor):
             raise message.error
         self._release(self._pending.popleft())
 
+    def durably(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return an answer that says accepted; with a store that may forget, it says that too (P1)."""
+        return answer if self._store.durable else {**answer, "durable": False}
+
     @property
     def settled(self) -> bool:
         """Whether everything written is durable."""
@@ -255,6 +282,7 @@ class LogActor(LoopActor):
             self._durable_head = done.records[-1].seq
             self._tail.extend(done.records)
             self._show(done.records)
+            self._stats.delivery_seconds.observe(self._clock.monotonic() - done.since)
             self._on_committed(self.log, done.records)
         for effect in done.effects:
             effect()

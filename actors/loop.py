@@ -53,7 +53,7 @@ class LoopActor(pykka.Actor):
     reference.
     """
 
-    inbox_limit: ClassVar[int] = 1000
+    inbox_limit: int = 1000
     """Messages an inbox holds before `tell` refuses."""
 
     refusals: ClassVar[tuple[type[Exception], ...]] = (Exception,)
@@ -64,7 +64,9 @@ class LoopActor(pykka.Actor):
 
     actor_inbox: Inbox
 
-    def __init__(self) -> None:
+    def __init__(self, inbox_limit: int | None = None) -> None:
+        if inbox_limit is not None:
+            self.inbox_limit = inbox_limit
         # Not pykka's: it would make a uuid and a threading.Event for every socket.
         self.actor_urn = f"{type(self).__name__.lower()}-{next(self._numbers)}"
         self.actor_inbox = self._create_actor_inbox()

@@ -139,7 +139,7 @@ class LoopRef(pykka.ActorRef[A]):
         if not urgent and len(inbox) >= self._limit and type(message) is not _ActorStop:
             raise InboxFull(f"{self} has {len(inbox)} messages waiting")
         if get_ident() != self._thread:
-            self._queue.loop.call_soon_threadsafe(self._accept, message)
+            self._cross(message)
             return
         inbox.append(message)
         if not self._queued and not self._held:
@@ -237,6 +237,12 @@ class LoopRef(pykka.ActorRef[A]):
     def forget(self) -> None:
         """Let go of the stopped actor, so that neither keeps the other in memory."""
         self._actor = None
+
+    def _cross(self, message: Any) -> None:
+        try:
+            self._queue.loop.call_soon_threadsafe(self._accept, message)
+        except RuntimeError as e:
+            raise pykka.ActorDeadError(f"the loop of {self} is closed") from e
 
     def _accept(self, message: Any) -> None:
         if self.actor_stopped.is_set():

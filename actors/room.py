@@ -5,12 +5,10 @@ from typing import Any, Final
 
 import attrs
 
-from broker.actors.log import Follow, LogActor, OnCommitted
+from broker.actors.log import Follow, LogActor, LogOptions
 from broker.actors.loop import handles
 from broker.actors.ref import LoopRef
 from broker.actors.session import Gone, MayStop, Sweep
-from broker.actors.store import StorePort
-from broker.clock import Clock
 from broker.ids import new_id
 from broker.messages import Record
 from broker.operations import Join, Leave, Presence, Publish, RoomHistory
@@ -22,30 +20,24 @@ TRIM_EVERY: Final = 8
 """A room is trimmed once it has grown by one part in so many beyond its history: rarely, and a little at a time."""
 
 
-@attrs.frozen
-class RoomOptions:
+@attrs.frozen(kw_only=True)
+class RoomOptions(LogOptions):
     """What all rooms of a broker share.
 
     Attributes:
-        store: where logs are kept.
-        clock: time.
         history: newest events kept; 0 for no log at all.
         registry: who is told when the room may be let go.
-        on_committed: told of the events that have become durable.
     """
 
-    store: StorePort
-    clock: Clock
     history: int
     registry: Callable[[Gone], None]
-    on_committed: OnCommitted
 
 
 class Room(LogActor):
     """One room. Its members follow its log, if it has one; without one, events are told and forgotten."""
 
     def __init__(self, name: str, options: RoomOptions) -> None:
-        super().__init__(f"room:{name}", options.store, options.clock, options.on_committed)
+        super().__init__(f"room:{name}", options)
         self._name = name
         self._options = options
         self._members: dict[LoopRef[Any], dict[str, str | None]] = {}
@@ -100,11 +92,7 @@ class Room(LogActor):
             self._passing.append(event)
             return {"delivered": len(self._members)}
         seq = self.write(message.event, message.data, author=message.sender)
-        self.reply_after_commit(
-            {"seq": seq, "delivered": len(self._members), "durable": self._store.durable}
-            if not self._store.durable
-            else {"seq": seq, "delivered": len(self._members)}
-        )
+        self.reply_after_commit(self.durably({"seq": seq, "delivered": len(self._members)}))
         return None
 
     @handles(Presence)

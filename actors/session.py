@@ -10,11 +10,10 @@ import pykka
 from loguru import logger
 
 from broker.actors.agent_bridge import AgentBridge, AnswerAgent, CancelAtAgent, CutAgent, Dispatch
-from broker.actors.log import LogActor, OnCommitted
+from broker.actors.log import LogActor, LogOptions
 from broker.actors.loop import handles
 from broker.actors.ref import InboxFull, LoopRef
-from broker.actors.store import StorePort
-from broker.clock import Clock, Timer, rfc3339
+from broker.clock import Timer, rfc3339
 from broker.errors import BrokerError
 from broker.ids import new_id
 from broker.messages import (
@@ -84,29 +83,21 @@ class _Tick:
     """Something of the turn machine is due."""
 
 
-@attrs.frozen
-class SessionOptions:
+@attrs.frozen(kw_only=True)
+class SessionOptions(LogOptions):
     """What all sessions of a broker share.
 
     Attributes:
-        store: where logs are kept.
-        clock: time.
         bridges: the agent bridges by profile.
         queued_turns: turns that may wait in one session.
         registry: who is told when the session may be let go.
         on_turn_ended: told (session id, turn id, agent, outcome, seconds) of each durable end.
-        on_first_output: told the seconds from a turn's dispatch to its first output.
-        on_committed: told of the records that have become durable.
     """
 
-    store: StorePort
-    clock: Clock
     bridges: Mapping[str, LoopRef[AgentBridge]]
     queued_turns: int
     registry: Callable[[Gone], None]
     on_turn_ended: Callable[[str, str, str, str, float], None]
-    on_first_output: Callable[[float], None]
-    on_committed: OnCommitted
 
 
 class Session(LogActor):
@@ -115,7 +106,7 @@ class Session(LogActor):
     def __init__(
         self, session_id: str, options: SessionOptions, new: SessionRow | None = None, *, chosen: bool = False
     ) -> None:
-        super().__init__(f"session:{session_id}", options.store, options.clock, options.on_committed)
+        super().__init__(f"session:{session_id}", options)
         self.session_id = session_id
         self._options = options
         self._row = new
@@ -228,7 +219,7 @@ class Session(LogActor):
             "head": self.head,
             "workspace_dir": row.workspace_dir,
         }
-        self.reply_after_commit((answer, self.actor_ref))
+        self.reply_after_commit((self.durably(answer), self.actor_ref))
 
     @handles(Attach)
     def _attach(self, message: Attach) -> Coroutine[Any, Any, None] | None:
@@ -280,12 +271,12 @@ class Session(LogActor):
             data = {"set": message.variables, "variables": self._variables, "by": message.by.user}
             self.write("variables.changed", _encode(data))
         self._save_row(row)
-        self.reply_after_commit({"head": self.head})
+        self.reply_after_commit(self.durably({"head": self.head}))
 
     @handles(Start)
     def _start(self, message: Start) -> None:
         self._check_open(message.by)
-        now = self._options.clock.monotonic()
+        now = self._clock.monotonic()
         accepted = self._machine.accept(
             user=message.by.user,
             client_msg_id=message.client_msg_id,
@@ -295,6 +286,7 @@ class Session(LogActor):
         )
         if not accepted.duplicate:
             self._accepted_at[accepted.turn_id] = now
+            self._stats.turns_accepted += 1
         answer = {
             "turn_id": accepted.turn_id,
             "seq": accepted.seq,
@@ -307,7 +299,7 @@ class Session(LogActor):
     @handles(Cancel)
     def _cancel(self, message: Cancel) -> None:
         self._check(message.by)
-        turn = self._machine.cancel(message.turn_id, by=message.by.user, now=self._options.clock.monotonic())
+        turn = self._machine.cancel(message.turn_id, by=message.by.user, now=self._clock.monotonic())
         ended = {"status": "ended", "outcome": turn.outcome}
         self.reply_after_commit(ended if turn.outcome else {"status": "cancelling"})
 
@@ -315,13 +307,13 @@ class Session(LogActor):
     def _answer(self, message: Answer) -> None:
         self._check(message.by)
         self._machine.answer(message.approval_id, message.option_id, by=message.by.user)
-        self.reply_after_commit({"resolved_by": message.by.user, "option_id": message.option_id})
+        self.reply_after_commit(self.durably({"resolved_by": message.by.user, "option_id": message.option_id}))
 
     @handles(Close)
     def _close(self, message: Close) -> None:
         row = self._check(message.by)
         if not row.closed:
-            self._machine.close(message.by.user, self._options.clock.monotonic())
+            self._machine.close(message.by.user, self._clock.monotonic())
             self.write("session.closed", _encode({"by": message.by.user}))
             self._save_row(attrs.evolve(row, closed=True))
             if self._machine.running is None:  # otherwise when it has ended, so that the agent may still settle
@@ -331,7 +323,7 @@ class Session(LogActor):
     @handles(Delete)
     def _delete_all(self, message: Delete) -> None:
         self._check(message.by)
-        self._machine.close(message.by.user, self._options.clock.monotonic())
+        self._machine.close(message.by.user, self._clock.monotonic())
         self._machine.lose("the session was deleted")
         self._cut_agent()
         self.on_drained()  # what was written until now belongs to the log that goes
@@ -344,9 +336,9 @@ class Session(LogActor):
 
     @handles(TextDelta, AgentRecord, ApprovalRequested, TurnSettled, TurnFailed, AgentLost)
     def _hear(self, event: AgentEvent) -> None:
-        now = self._options.clock.monotonic()
+        now = self._clock.monotonic()
         if self._dispatched_at is not None and isinstance(event, TextDelta):
-            self._options.on_first_output(now - self._dispatched_at)
+            self._stats.first_token_seconds.observe(now - self._dispatched_at)
             self._dispatched_at = None
         self._machine.agent(event, now=now)
 
@@ -354,7 +346,7 @@ class Session(LogActor):
         """Keep a turn's latest state with the next write; the turn machine's port."""
         self._turn_rows[row.turn_id] = row
         if row.outcome is not None:
-            seconds = self._options.clock.monotonic() - self._accepted_at.pop(row.turn_id, self._active_at)
+            seconds = self._clock.monotonic() - self._accepted_at.pop(row.turn_id, self._active_at)
             agent = self._its_row().agent
             told = partial(self._options.on_turn_ended, self.session_id, row.turn_id, agent, row.outcome, seconds)
             self.after_commit(told)
@@ -384,7 +376,7 @@ class Session(LogActor):
                 running = self._machine.running
                 if running is None or running.turn_id != prompt.turn_id:
                     return  # it ended before it was durable that it began
-                self._dispatched_at = self._options.clock.monotonic()
+                self._dispatched_at = self._clock.monotonic()
                 bridge.tell(Dispatch(self.actor_ref, prompt))
             case CancelTurn(turn_id):
                 bridge.tell(CancelAtAgent(self.session_id, turn_id), urgent=True)
@@ -407,7 +399,7 @@ class Session(LogActor):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = due
-        self._timer = self._options.clock.call_later(due - self._options.clock.monotonic(), self._wake)
+        self._timer = self._clock.call_later(due - self._clock.monotonic(), self._wake)
 
     def _wake(self) -> None:
         self._timer = None
@@ -416,7 +408,7 @@ class Session(LogActor):
 
     @handles(_Tick)
     def _tick(self, message: _Tick) -> None:
-        self._machine.tick(self._options.clock.monotonic())
+        self._machine.tick(self._clock.monotonic())
 
     @handles(MayStop)
     def _may_stop(self, message: MayStop | None = None) -> bool:
@@ -424,7 +416,7 @@ class Session(LogActor):
 
     @handles(Sweep)
     def _sweep(self, message: Sweep) -> None:
-        now = self._options.clock.monotonic()
+        now = self._clock.monotonic()
         if not self._may_stop():
             self._active_at = now
         elif self._missing or now - self._active_at >= message.idle_after:
@@ -472,10 +464,10 @@ class Session(LogActor):
         return self._row
 
     def _save_row(self, row: SessionRow) -> None:
-        self._row = self._session_row = attrs.evolve(row, updated_at=self._options.clock.now())
+        self._row = self._session_row = attrs.evolve(row, updated_at=self._clock.now())
 
     def _check(self, by: Principal) -> SessionRow:
-        self._active_at = self._options.clock.monotonic()
+        self._active_at = self._clock.monotonic()
         row = self._its_row()
         if row.owner != by.user and "admin" not in by.scopes:
             raise BrokerError("forbidden", "This session belongs to somebody else.")

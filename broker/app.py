@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import attrs
 from aiohttp import web
@@ -175,23 +175,21 @@ class App:
         for name, profile in self.settings.agents.items():
             make = partial(AgentBridge, name, kind_for(profile))
             self.bridges[name] = self.supervisor.start(make)
+        shared: dict[str, Any] = {
+            "store": self.store,
+            "clock": self.clock,
+            "stats": self.stats,
+            "mailbox": self.settings.limits.mailbox,
+            "registry": self._tell_registry,
+            "on_committed": self._committed,
+        }
         self.sessions = SessionOptions(
-            store=self.store,
-            clock=self.clock,
             bridges=self.bridges,
             queued_turns=self.settings.limits.queued_turns,
-            registry=self._tell_registry,
             on_turn_ended=self._turn_ended,
-            on_first_output=self.stats.first_token_seconds.observe,
-            on_committed=self._committed,
+            **shared,
         )
-        self.rooms = RoomOptions(
-            store=self.store,
-            clock=self.clock,
-            history=self.settings.rooms.history,
-            registry=self._tell_registry,
-            on_committed=self._committed,
-        )
+        self.rooms = RoomOptions(history=self.settings.rooms.history, **shared)
         options = RegistryOptions(
             supervisor=self.supervisor,
             clock=self.clock,
@@ -250,6 +248,7 @@ class App:
             connection=ConnectionOptions(self.clock, self.settings.limits.outbox_bytes, heartbeat.timeout, self.stats),
             formats={NATIVE.name: NATIVE},
             node=new_id(),
+            open_to_all=not self.hooks.handshake,
         )
         lag = LoopLag(self.clock)
         self.stats.loop_lag_seconds = lag.seconds

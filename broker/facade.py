@@ -8,7 +8,7 @@ from broker import __version__
 from broker.actors.ref import LoopRef
 from broker.actors.registry import Peers, Registry, SendTo, ToAll, ToRoom
 from broker.hooks import Peer
-from broker.messages import Principal
+from broker.messages import ANONYMOUS
 from broker.offers import to_json
 from broker.operations import Publish
 from broker.stats import Stats
@@ -56,7 +56,7 @@ class Facade:
 
     async def publish(self, room: str, event: str, data: Any) -> int | None:
         """Publish an event to a room; return its number in the room's log, None for a room without one."""
-        answer = await self._ask(ToRoom(room, Publish(Principal(), SENDER, event, to_json(data))))
+        answer = await self._ask(ToRoom(room, Publish(ANONYMOUS, SENDER, event, to_json(data))))
         return cast("int | None", answer.get("seq"))
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> Task[Any]:

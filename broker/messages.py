@@ -13,6 +13,7 @@ import attrs
 
 __all__ = [
     "ALL_SCOPES",
+    "ANONYMOUS",
     "AgentEvent",
     "AgentLost",
     "AgentRecord",
@@ -37,7 +38,7 @@ TurnState = Literal["queued", "dispatching", "running", "awaiting_approval", "ca
 
 @attrs.frozen
 class Principal:
-    """Who a peer is and what it may do, as an auth plugin established it; anonymous without one.
+    """Who a peer is and what it may do, as a plugin established it.
 
     Attributes:
         user: the user's name, None for anonymous.
@@ -45,7 +46,11 @@ class Principal:
     """
 
     user: str | None = None
-    scopes: frozenset[str] = ALL_SCOPES
+    scopes: frozenset[str] = frozenset()
+
+
+ANONYMOUS = Principal(scopes=ALL_SCOPES)
+"""Everybody, while no plugin says who is who: with every scope, which is why that stays on loopback."""
 
 
 # -- the log -------------------------------------------------------------------------------------

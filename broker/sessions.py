@@ -60,12 +60,16 @@ def check_workspace(path: str | None, roots: tuple[str, ...], *, open_to_all: bo
         return None
     if "\x00" in path or not Path(path).is_absolute():
         raise BrokerError("workspace_not_found", "Give an absolute path.", field="$.payload.workspace_dir")
-    real = Path(path).resolve()
+    try:
+        real = Path(path).resolve()
+        found = real.is_dir()
+    except (OSError, RuntimeError) as e:  # a name too long, or links that lead in a circle
+        raise BrokerError("workspace_not_found", field="$.payload.workspace_dir") from e
     inside = any(real.is_relative_to(Path(root).resolve()) for root in roots)
     if not inside and (roots or not open_to_all):
         raise BrokerError(
             "forbidden", "That directory is outside of the workspace roots.", field="$.payload.workspace_dir"
         )
-    if not real.is_dir():
+    if not found:
         raise BrokerError("workspace_not_found", field="$.payload.workspace_dir")
     return str(real)

@@ -94,7 +94,7 @@ class Stats:
         turn_seconds: from a turn's acceptance to its end.
         first_token_seconds: from a turn's dispatch to the agent's first output.
         commit_seconds: from a write's arrival at the store to its commit.
-        delivery_seconds: from an agent's event to its write to the viewers' sockets.
+        delivery_seconds: from the writing of records to their being told to those who follow the log.
         store_backlog: returns the writes that wait for the store now.
         outbox_bytes: returns the bytes that wait for clients now.
         loop_lag_seconds: returns how late the event loop was when last asked.

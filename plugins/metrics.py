@@ -122,7 +122,7 @@ def _work(stats: Stats) -> Iterator[Metric]:
     yield _histogram("broker_turn_seconds", "From a turn's acceptance to its end.", stats.turn_seconds)
     first = "From a turn's dispatch to the agent's first output."
     yield _histogram("broker_first_token_seconds", first, stats.first_token_seconds)
-    delivery = "From an agent's event to the viewers' sockets."
+    delivery = "From the writing of records to their being told to followers."
     yield _histogram("broker_delivery_seconds", delivery, stats.delivery_seconds)
     yield CounterMetricFamily("broker_records", "Records made durable.", stats.records)
     yield CounterMetricFamily("broker_commits", "Transactions that made them so.", stats.commits)

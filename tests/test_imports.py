@@ -62,7 +62,7 @@ class Module:
 
 def part_of(module: str) -> str:
     """Return the part of the broker that a module belongs to: the second word of its name."""
-    return (module.split(".") + ["broker"])[1] if "." in module else "broker"
+    return module.split(".")[1] if "." in module else module
 
 
 def modules(root: Path) -> Iterator[Module]:

@@ -146,7 +146,7 @@ class Format(Protocol):
 
 
 class Parcel:
-    """Values for many connections, encoded once per format and framed once (PROTOCOL P7, DESIGN section 4)."""
+    """Values for many connections, encoded once per format and framed once (PROTOCOL P7, ARCHITECTURE section 4)."""
 
     __slots__ = ("_bits", "_frames", "_others", "_wire", "items")
 

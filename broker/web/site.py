@@ -10,6 +10,7 @@ from broker.errors import BrokerError
 from broker.hooks import Permission
 from broker.messages import Principal
 from broker.web.doors import check_host
+from broker.web.identity import identify
 from broker.web.problems import Handler
 from broker.web.services import SERVICES, to_json
 from broker.web.views import before_of, encode_messages, encode_records, sessions_page
@@ -122,7 +123,7 @@ async def _permit(request: web.Request, operation: str, resource: str | None) ->
         BrokerError: they do not.
     """
     hooks = request.app[SERVICES].hooks
-    by = Principal()
+    by = await identify(request, "http")
     waiting = hooks.run_gates(hooks.permission, Permission(by, operation, resource))
     if waiting is not None:
         await waiting

@@ -11,15 +11,15 @@ from broker.actors.connection import Connection, Hang, Pinged
 from broker.actors.ref import LoopRef
 from broker.actors.registry import Connected, Disconnected
 from broker.errors import BrokerError, CloseCode
-from broker.hooks import Handshake, Peer
+from broker.hooks import Peer
 from broker.ids import new_id
-from broker.messages import Principal
 from broker.protocol.edge import is_utf8
 from broker.protocol.frames import close_frame
 from broker.protocol.outgoing import Welcome
 from broker.web.actions import ACTIONS
 from broker.web.caller import Caller
 from broker.web.doors import check_origin, choose_protocol
+from broker.web.identity import identify
 from broker.web.problems import problem
 from broker.web.services import SERVICES, Services
 
@@ -36,8 +36,7 @@ async def client_socket(request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
     try:
         protocol = _let_in(request, services)
-        handshake = _handshake(request, protocol)
-        principal = await services.hooks.identify(handshake)
+        principal = await identify(request, protocol)
     except BrokerError as e:
         services.stats.handshakes[e.code] += 1
         return problem(e, 400 if e.code == "invalid_message" else None)
@@ -52,7 +51,7 @@ async def client_socket(request: web.Request) -> web.StreamResponse:
     )
     await socket.prepare(request)
     services.stats.handshakes["accepted"] += 1
-    peer = Peer(new_id(), principal or Principal(), request.remote or "", protocol)
+    peer = Peer(new_id(), principal, request.remote or "", protocol)
     await _serve(socket, request, services, peer)
     return socket
 
@@ -72,17 +71,6 @@ def _let_in(request: web.Request, services: Services) -> str:
     check_origin(request.headers.get("Origin"), scheme=request.scheme, host=host, allowed=listen.origins)
     offered = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if name.strip()]
     return choose_protocol(offered, list(services.formats), listen.default_protocol)
-
-
-def _handshake(request: web.Request, protocol: str) -> Handshake:
-    return Handshake(
-        path=request.path,
-        headers=request.headers,
-        query=request.query,
-        remote=request.remote or "",
-        origin=request.headers.get("Origin"),
-        protocol=protocol,
-    )
 
 
 async def _serve(socket: web.WebSocketResponse, request: web.Request, services: Services, peer: Peer) -> None:

@@ -31,7 +31,7 @@ from broker.actors.supervisor import Supervisor
 from broker.errors import BrokerError
 from broker.hooks import Peer
 from broker.ids import new_id
-from broker.messages import Principal, Record, SessionRow, Write
+from broker.messages import ANONYMOUS, Principal, Record, SessionRow, Write
 from broker.operations import Attach, Join, Operation, Publish, Start, Update
 from broker.protocol.native import NATIVE
 from broker.protocol.outgoing import Failure
@@ -40,7 +40,7 @@ from broker.store.memory import MemoryEngine
 from broker.store.port import StoreError
 from broker.testing import FakeAgent, FakeTransport, ManualClock, until
 
-NOBODY = Principal()
+NOBODY = ANONYMOUS
 to_json = msgspec.json.encode
 
 
@@ -190,11 +190,16 @@ class House:
             queued_turns=queued_turns,
             registry=self._tell_registry,
             on_turn_ended=lambda *told: self.ended.append(told),
-            on_first_output=self.stats.first_token_seconds.observe,
+            stats=self.stats,
             on_committed=lambda *told: self.committed.append(told),
         )
         self.rooms = RoomOptions(
-            self.handle, clock, history, self._tell_registry, lambda *told: self.committed.append(told)
+            store=self.handle,
+            clock=clock,
+            stats=self.stats,
+            history=history,
+            registry=self._tell_registry,
+            on_committed=lambda *told: self.committed.append(told),
         )
         options = RegistryOptions(
             supervisor=self.supervisor,

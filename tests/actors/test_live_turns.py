@@ -449,7 +449,11 @@ async def test_an_approval_is_answered_by_the_first_who_chooses_what_was_offered
     with pytest.raises(BrokerError) as refusal:
         await house.ask(session_id, Answer(ANN, approval_id, "maybe"))
     assert (refusal.value.code, refusal.value.hint) == ("invalid_message", "one of: yes, no")
-    assert await house.ask(session_id, Answer(BOB, approval_id, "yes")) == {"resolved_by": "bob", "option_id": "yes"}
+    assert await house.ask(session_id, Answer(BOB, approval_id, "yes")) == {
+        "resolved_by": "bob",
+        "option_id": "yes",
+        "durable": False,
+    }
     assert await turn.answers.get() == ("key", "yes")
     with pytest.raises(BrokerError) as refusal:
         await house.ask(session_id, Answer(ANN, approval_id, "no"))

@@ -71,7 +71,7 @@ async def test_when_the_store_is_back_the_session_goes_on_from_what_is_durable_a
     with pytest.raises(BrokerError):
         await house.update(session_id, "refused", by=ANN)
     await recovered(house)
-    assert await house.update(session_id, "again", by=ANN) == {"head": 3}
+    assert await house.update(session_id, "again", by=ANN) == {"head": 3, "durable": False}
     await client.socket.message(seq=3)
     titles = [m["data"]["title"] for m in client.socket.messages if m.get("event") == "session.changed"]
     assert titles == ["kept", "again"]
@@ -131,7 +131,7 @@ async def test_one_write_that_is_refused_does_not_fail_the_others_of_its_transac
     await house.tick(10)
     house.disk.gate.set()
     await blocking
-    assert await waiting[1] == {"head": 3}
+    assert await waiting[1] == {"head": 3, "durable": False}
     with pytest.raises(BrokerError):
         await waiting[0]
     assert kinds(house, good) == ["session.opened", "session.changed", "session.changed"]

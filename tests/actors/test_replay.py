@@ -139,7 +139,7 @@ class World:
             queued_turns=1,
             registry=lambda gone: None,
             on_turn_ended=lambda *told: None,
-            on_first_output=lambda seconds: None,
+            stats=Stats(),
             on_committed=lambda *told: None,
         )
         first = [SessionRow("s", "ann", "fake", None, None, b"{}", False, 0, 0)]

@@ -196,8 +196,8 @@ async def test_an_id_can_be_chosen_once(house: Any) -> None:
 
 async def test_variables_are_merged_and_removed_by_null_and_each_change_is_kept_whole(house: Any) -> None:
     session_id = await house.create(owner="ann")
-    assert await house.ask(session_id, Update(ANN, None, {"a": 1, "b": {"c": [2]}})) == {"head": 2}
-    assert await house.ask(session_id, Update(ANN, None, {"a": None, "d": 4})) == {"head": 3}
+    assert await house.ask(session_id, Update(ANN, None, {"a": 1, "b": {"c": [2]}})) == {"head": 2, "durable": False}
+    assert await house.ask(session_id, Update(ANN, None, {"a": None, "d": 4})) == {"head": 3, "durable": False}
     assert (await house.ask(session_id, Describe(ANN)))["variables"] == {"b": {"c": [2]}, "d": 4}
     records = house.disk.records(f"session:{session_id}")
     assert msgspec.json.decode(records[-1].data) == {

@@ -11,7 +11,7 @@ import pytest
 from broker.actors.futures import NO_ONE, LoopFuture, ask_thread
 from broker.actors.loop import LoopActor, handles
 from broker.actors.ref import InboxFull, LoopRef
-from broker.testing import settled
+from broker.testing import settled, until
 
 
 @attrs.frozen
@@ -138,21 +138,22 @@ async def test_a_question_of_a_thread_that_crosses_with_a_stop_is_answered_as_de
 ) -> None:
     ref = Sum.start()
     on_its_way = threading.Event()
+    answers: list[BaseException] = []
 
-    def ask() -> Any:
+    def ask() -> None:
         future: pykka.ThreadingFuture[Any] = pykka.ThreadingFuture()
         ref.request(Add(1), future)  # type: ignore[arg-type]
         on_its_way.set()
-        return future.get(timeout=5)
+        try:
+            future.get(timeout=5)
+        except pykka.ActorDeadError as e:
+            answers.append(e)
 
-    asked = asyncio.ensure_future(ask_thread(threaded, ask, timeout=5))
-    await asyncio.sleep(0)
-    stopping = asyncio.ensure_future(ref.stop())
-    await asyncio.sleep(0)  # the stop is in the inbox; now the loop stands still until the thread has asked
-    on_its_way.wait(5)
-    await stopping
-    with pytest.raises(pykka.ActorDeadError):
-        await asked
+    assert ref.actor is not None
+    ref.actor.stop()  # the stop is in the inbox, and the loop stands still until the thread has asked
+    threaded.tell(ask)
+    assert on_its_way.wait(5)
+    await until(lambda: answers)
 
 
 async def test_a_thread_is_refused_by_a_full_inbox_too(threaded: pykka.ActorRef[Threaded]) -> None:
@@ -206,6 +207,27 @@ async def test_a_future_may_be_answered_by_the_exception_in_hand() -> None:
         future.set_exception()
     with pytest.raises(LookupError, match="in hand"):
         await future
+
+
+def test_what_comes_for_a_loop_that_is_closed_is_dropped_or_refused_as_dead() -> None:
+    async def leave_behind() -> tuple[LoopFuture[int], LoopRef[Sum]]:
+        return LoopFuture[int](), Sum.start()
+
+    future, ref = asyncio.run(leave_behind())
+    raised: list[BaseException | None] = []
+
+    def come_late() -> None:
+        future.set(1)
+        future.set_exception((LookupError, LookupError("late"), None))
+        try:
+            ref.tell(Add(1))
+        except pykka.ActorDeadError as e:
+            raised.append(e)
+
+    thread = threading.Thread(target=come_late)
+    thread.start()
+    thread.join(5)
+    assert len(raised) == 1
 
 
 def test_no_one_takes_any_answer() -> None:

@@ -36,6 +36,7 @@ class Scene:
     history: Any
     random: random.Random
     workers: list[Any] = attrs.Factory(list)
+    _working: list[asyncio.Future[None]] = attrs.Factory(list)
 
     async def open(self, module: Any, count: int) -> None:
         """Start the broker, make the sessions, and hire workers."""
@@ -53,7 +54,7 @@ class Scene:
     async def work(self, lives: int, die: Callable[[], None], least: int = 25) -> None:
         """Have them work while the broker dies so often, each time after a random while."""
         stop = asyncio.Event()
-        working = [asyncio.ensure_future(worker.run(stop)) for worker in self.workers]
+        self._working = [asyncio.ensure_future(worker.run(stop)) for worker in self.workers]
         try:
             for _ in range(lives):
                 await self.progress(self.random.randint(least, 4 * least))
@@ -63,9 +64,9 @@ class Scene:
             await self.progress(least)
             stop.set()
             async with asyncio.timeout(60):
-                await asyncio.gather(*working)
+                await asyncio.gather(*self._working)
         finally:
-            for task in working:
+            for task in self._working:
                 task.cancel()
 
     async def progress(self, steps: int) -> None:
@@ -73,19 +74,21 @@ class Scene:
         goal = sum(worker.progress for worker in self.workers) + steps
         async with asyncio.timeout(60):
             while sum(worker.progress for worker in self.workers) < goal:
-                await asyncio.sleep(0.002)  # the workers are who is waited for, and they run on this loop
+                done, _ = await asyncio.wait(self._working, timeout=0.002, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # none is done before it is told to stop, unless it failed
 
     async def read_back(self) -> dict[str, list[str]]:
         """Return every log's texts once all turns have ended, as a client that attaches now is shown them."""
         client = await self.dial(self.broker.port)
         logs: dict[str, list[str]] = {}
         for session_id in SESSIONS:
-            data = await client.do("session.attach", session_id=session_id)
+            await client.do("session.attach", session_id=session_id)
             taken = await client.records("session.caught_up")
             texts = [record.text for record in taken[:-1]]
             ended = sum(record["event"] == "turn.ended" for record in taken)
             asked = sum(record["event"] == "user.message" for record in taken)
-            while data["turn"] is not None and ended < asked:
+            while ended < asked:
                 record = await client.take(lambda message: "seq" in message)
                 texts.append(record.text)
                 ended += record["event"] == "turn.ended"
@@ -213,7 +216,8 @@ REORDER = """CREATE TEMP TABLE pair AS SELECT r.* FROM records r JOIN logs l ON 
     UPDATE records SET data = (SELECT data FROM pair WHERE pair.seq = 7 - records.seq)
     WHERE (log, seq) IN (SELECT log, seq FROM pair)"""
 SECOND_END = """INSERT INTO records SELECT r.log, l.head + 1, r.at, r.kind, r.turn_id, r.author, r.data
-    FROM records r JOIN logs l ON l.id = r.log WHERE r.kind = 'turn.ended' AND l.name = 'session:first' AND r.seq < 40;
+    FROM records r JOIN logs l ON l.id = r.log WHERE r.kind = 'turn.ended' AND l.name = 'session:first'
+    ORDER BY r.seq LIMIT 1;
     UPDATE logs SET head = head + 1 WHERE name = 'session:first'"""
 TAIL = """DELETE FROM records WHERE (log, seq) IN (SELECT id, head FROM logs WHERE name = 'room:harbour');
     UPDATE logs SET head = head - 1 WHERE name = 'room:harbour'"""

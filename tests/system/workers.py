@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import WebSocketException
 
 GONE = (OSError, WebSocketException, TimeoutError)
 ANSWER_SECONDS = 20.0
@@ -17,8 +17,15 @@ OPEN = 4
 WORDS = "the quick brown fox jumps over the lazy dog and comes back for more".split()
 
 
+__all__ = ["Worker"]
+
+
 class Refused(Exception):
-    """The broker answered with an error; nothing was accepted."""
+    """The broker answered with an error that says not to try again."""
+
+
+class Later(Exception):
+    """The broker answered that nothing was accepted, and to try again."""
 
 
 class Worker:
@@ -62,7 +69,7 @@ class Worker:
                 ) as self._socket:
                     self.connected += 1
                     await self._beside_reading(lambda: self._work(stop))
-            except GONE:
+            except (*GONE, Later):
                 await asyncio.sleep(0.02)  # as a polite client backs off
 
     async def see_all(self, heads: dict[str, int]) -> None:
@@ -70,8 +77,7 @@ class Worker:
 
         async def until_shown() -> None:
             while any(self._last(log) < head for log, head in heads.items()):
-                self._grown.clear()
-                await self._grown.wait()
+                await self._more()
 
         async with (
             asyncio.timeout(ANSWER_SECONDS),
@@ -97,6 +103,15 @@ class Worker:
                 self._hear(str(text))
         finally:
             self._fail_waiting()
+            self._grown.set()
+
+    async def _more(self) -> None:
+        """Return when a record has come; raise when none will, because the connection is gone."""
+        self._grown.clear()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await self._grown.wait()
+        if self._socket.close_code is not None:
+            raise ConnectionResetError
 
     def _fail_waiting(self) -> None:
         for future in self._waiting.values():
@@ -130,7 +145,7 @@ class Worker:
         async with asyncio.timeout(ANSWER_SECONDS):
             answer = await future
         if answer["type"] == "error":
-            raise Refused(answer["data"])
+            raise (Later if answer["data"]["retryable"] else Refused)(answer["data"])
         return answer["data"]
 
     async def _resume(self) -> None:
@@ -164,11 +179,7 @@ class Worker:
 
     async def _turn(self) -> None:
         while len(self._open) >= OPEN:
-            self._grown.clear()
-            async with asyncio.timeout(ANSWER_SECONDS):
-                await self._grown.wait()
-                if self._socket.close_code is not None:
-                    raise ConnectionResetError
+            await self._more()
         key = self._key()
         content = " ".join(self._random.choices(WORDS, k=self._random.randint(1, 8))) + f" {key}"
         session_id = self._random.choice(self._sessions)
@@ -181,9 +192,8 @@ class Worker:
         self.evidence.sent[log, key] += 1
         try:
             data = await self._ask("turn.start", **payload)
-        except Refused as e:
+        except Later as e:
             if e.args[0]["code"] == "queue_full":
-                await asyncio.sleep(e.args[0]["retry_after"] / 20)
                 return  # it stays unanswered and is sent again with the next connection, or in the end
             raise
         del self._unanswered[key]
@@ -210,6 +220,3 @@ class Worker:
 
     def _key(self) -> str:
         return f"{self.evidence.who}-{next(self._numbers)}"
-
-
-__all__ = ["ConnectionClosed", "Worker"]

@@ -35,6 +35,7 @@ async def test_create_answers_as_the_table_says_and_attaches_the_creator(app: Ap
         "epoch": data["epoch"],
         "head": 1,
         "workspace_dir": None,
+        "durable": False,
     }
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", data["created_at"])
     assert opened["seq"] == 1
@@ -290,7 +291,10 @@ async def test_updates_are_seen_by_every_viewer_and_kept_as_snapshots(app: App, 
     session_id = (await client.do("session.create", variables={"keep": 1, "drop": 2}))["session_id"]
     await viewer.do("session.attach", session_id=session_id)
     variables = {"drop": None, "deep": {"er": [1, {}]}}
-    assert await client.do("session.update", session_id=session_id, title="New", variables=variables) == {"head": 3}
+    assert await client.do("session.update", session_id=session_id, title="New", variables=variables) == {
+        "head": 3,
+        "durable": False,
+    }
     for seen in (client, viewer):
         assert (await seen.event("session.changed"))["data"]["title"] == "New"
         assert (await seen.event("variables.changed"))["data"]["variables"] == {"keep": 1, "deep": {"er": [1, {}]}}

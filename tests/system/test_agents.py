@@ -1,0 +1,146 @@
+"""Real ACP agents in child processes, through the whole broker, to real sockets."""
+
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+Dial = Callable[..., Awaitable[Any]]
+Make = Callable[..., Any]
+
+SCRIPTS = Path(__file__).parents[1] / "agents" / "scripts"
+
+
+def acp(script: str) -> dict[str, Any]:
+    return {"kind": "acp", "command": [sys.executable, str(SCRIPTS / script)]}
+
+
+AGENTS = {"pydantic": acp("pydantic_agent.py"), "clerk": acp("sdk_agent.py"), "fake": acp("fake_acp.py")}
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, Any]:
+    return {"agents": AGENTS, "default_agent": "fake"}
+
+
+@pytest.fixture
+async def client(make_broker: Make, dial: Dial, settings: dict[str, Any]) -> Any:
+    """A client of a broker with agents."""
+    broker = make_broker(**settings)
+    broker.start()
+    client = await dial(broker.port)
+    client.broker = broker
+    return client
+
+
+async def begin(client: Any, agent: str, content: str) -> str:
+    """Start a turn in a new session and return the session's id."""
+    session_id = str((await client.do("session.create", agent=agent))["session_id"])
+    await client.do("turn.start", session_id=session_id, client_msg_id="1", content=content)
+    return session_id
+
+
+def kinds(log: list[Any]) -> list[str]:
+    return [message["event"] for message in log if "seq" in message]
+
+
+async def test_an_agent_of_pydantic_ai_calls_its_tool_and_answers(client: Any) -> None:
+    await begin(client, "pydantic", "How is the weather?")
+    log = await client.records("turn.ended")
+    assert [message["seq"] for message in log] == list(range(1, len(log) + 1))
+    found = kinds(log)
+    assert found.index("tool.started") < found.index("tool.updated") < found.index("message.delta")
+    assert log[-1]["data"]["outcome"] == "completed"
+    said = "".join(message["data"]["text"] for message in log if message["event"] == "message.delta")
+    assert "The weather is fine today." in said
+
+
+async def test_an_agent_of_the_sdk_streams_asks_is_answered_from_elsewhere_and_goes_on(
+    client: Any, dial: Dial
+) -> None:
+    session_id = await begin(client, "clerk", "this letter")
+    asked = await client.event("approval.requested")
+    assert asked["data"]["options"] == [{"option_id": "ok", "name": "File it", "kind": "allow_once"}]
+    other = await dial(client.broker.port)
+    attached = await other.do("session.attach", session_id=session_id)
+    assert [approval["approval_id"] for approval in attached["approvals"]] == [asked["data"]["approval_id"]]
+    assert attached["turn"]["state"] == "awaiting_approval"
+    answer = {"session_id": session_id, "approval_id": asked["data"]["approval_id"]}
+    wrong = await other.refused("approval.answer", option_id="shred", **answer)
+    assert (wrong["code"], wrong["field"]) == ("invalid_message", "$.payload.option_id")
+    assert await other.do("approval.answer", option_id="ok", **answer) == {"resolved_by": None, "option_id": "ok"}
+    assert (await client.refused("approval.answer", option_id="ok", **answer))["code"] == "already_resolved"
+    log = await other.records("turn.ended")
+    found = kinds(log)
+    assert found.count("message.delta") >= 2
+    assert found[found.index("approval.requested") :] == [
+        "approval.requested",
+        "approval.resolved",
+        "tool.updated",
+        "message.completed",
+        "turn.ended",
+    ]
+    tool = next(message["data"] for message in log if message["event"] == "tool.updated")
+    assert tool["status"] == "completed"
+    assert log[-1]["data"]["outcome"] == "completed"
+
+
+async def test_an_agent_killed_in_mid_turn_is_lost_and_the_next_turn_has_a_new_one(client: Any) -> None:
+    session_id = await begin(client, "fake", "silent")
+    await client.event("message.delta")
+    agents = psutil.Process(client.broker.process.pid).children()
+    assert len(agents) == 1
+    os.kill(agents[0].pid, signal.SIGKILL)
+    data = (await client.event("turn.ended"))["data"]
+    assert (data["outcome"], data["partial"]) == ("lost", True)
+    assert "SIGKILL" in data["reason"]
+    await client.do("turn.start", session_id=session_id, client_msg_id="2", content="chunks 3")
+    assert (await client.event("turn.ended"))["data"]["outcome"] == "completed"
+
+
+@pytest.mark.parametrize("prompt", ["crash 3", "suicide", "abandon {fifo}"])
+async def test_an_agent_that_dies_by_itself_is_lost_once(client: Any, prompt: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    holder = os.open(tmp_path / "fifo", os.O_RDWR)
+    await begin(client, "fake", prompt.format(fifo=tmp_path / "fifo"))
+    assert (await client.event("turn.ended"))["data"]["outcome"] == "lost"
+    await client.do("ping")
+    assert [message for message in client.heard if message.get("event") == "turn.ended"] == []
+    os.close(holder)
+
+
+async def test_a_cancelled_agent_settles_and_its_last_words_are_kept(client: Any) -> None:
+    session_id = await begin(client, "fake", "silent")
+    turn = await client.event("message.delta")
+    answer = await client.do("turn.cancel", session_id=session_id, turn_id=turn["turn_id"])
+    assert answer == {"status": "cancelling"}
+    log = await client.records("turn.ended")
+    assert log[-1]["data"]["outcome"] == "cancelled"
+    completed = next(message for message in log if message["event"] == "message.completed")
+    assert completed["data"]["content"].endswith("one more")
+
+
+async def test_an_agent_that_settles_twice_ends_its_turn_once(client: Any) -> None:
+    session_id = await begin(client, "fake", "twice")
+    await client.event("turn.ended")
+    await client.do("turn.start", session_id=session_id, client_msg_id="2", content="chunks 1")
+    second = await client.event("turn.ended")
+    assert second["data"]["outcome"] == "completed"
+    history = (await client.do("session.history", session_id=session_id))["records"]
+    assert [record["event"] for record in history].count("turn.ended") == 2
+
+
+async def test_no_agent_outlives_its_broker(client: Any) -> None:
+    await begin(client, "fake", "silent")
+    await client.event("message.delta")
+    (agent,) = psutil.Process(client.broker.process.pid).children()
+    await client.leave()
+    client.broker.settings["shutdown"] = {"grace": "0s"}
+    client.broker.end(signal.SIGKILL)
+    _, alive = psutil.wait_procs([agent], timeout=10)
+    assert alive == []  # its input ended with the broker

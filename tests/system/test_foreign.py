@@ -1,0 +1,122 @@
+"""Clients that are not ours: Node's `ws` and Python's `websockets`, through a death of the broker."""
+
+import asyncio
+import json
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from websockets.asyncio.client import connect
+
+Make = Callable[..., Any]
+
+FOREIGN = Path(__file__).with_name("foreign")
+AGENTS = {"slow": {"kind": "echo", "delay": "50ms"}}
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """Node, with `ws` installed beside the client; the test is skipped where that cannot be."""
+    program, npm = shutil.which("node"), shutil.which("npm")
+    if program is None or npm is None:
+        pytest.skip("node or npm is not installed: no foreign JavaScript client is tested")
+    if not (FOREIGN / "node_modules" / "ws").exists():
+        command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+        try:
+            subprocess.run(command, cwd=FOREIGN, check=True, capture_output=True, timeout=90)
+        except (subprocess.SubprocessError, OSError) as e:
+            pytest.skip(f"npm cannot install ws: no foreign JavaScript client is tested: {e}")
+    return program
+
+
+def records(broker: Any, session_id: str) -> list[Any]:
+    """Return a session's records by HTTP, with the names that notifications have."""
+    url = f"http://127.0.0.1:{broker.port}/api/v1/sessions/{session_id}/records?limit=1000"
+    with urlopen(url, timeout=5) as answer:
+        page = json.load(answer)["records"]
+    return [{"type": "notification", "session_id": session_id, **record} for record in page]
+
+
+async def lines(process: asyncio.subprocess.Process) -> AsyncIterator[Any]:
+    """Yield what the client says."""
+    assert process.stdout
+    async with asyncio.timeout(60):
+        async for line in process.stdout:
+            yield json.loads(line)
+
+
+async def test_nodes_ws_streams_and_resumes_after_a_kill(node: str, make_broker: Make) -> None:
+    broker = make_broker(agents=AGENTS, default_agent="slow")
+    broker.start()
+    command = (node, str(FOREIGN / "client.js"), f"ws://127.0.0.1:{broker.port}/ws")
+    client = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE, limit=1 << 22)
+    said = lines(client)
+    try:
+        assert await anext(said) == {"welcome": "broker.v1.json", "chosen": "broker.v1.json"}
+        assert (await anext(said))["streaming"].startswith("one")
+        broker.end(SIGKILL)
+        await asyncio.to_thread(broker.start)
+        rest = [line async for line in said]
+        assert await client.wait() == 0
+    finally:
+        if client.returncode is None:
+            client.kill()
+            await client.wait()
+    assert {"recovered": True} in rest
+    assert [line["ended"] for line in rest if "ended" in line] == ["lost", "completed"]
+    result = rest[-1]
+    assert [message["seq"] for message in result["shown"]] == list(range(1, len(result["shown"]) + 1))
+    assert result["shown"] == records(broker, result["session"])
+    assert result["closes"][0] == 1006
+
+
+async def test_pythons_websockets_streams_and_resumes_after_a_kill(make_broker: Make) -> None:
+    """Written as its users write it: `async for` over connections, each resuming where the last one was."""
+    broker = make_broker(agents=AGENTS, default_agent="slow")
+    broker.start()
+    shown: list[Any] = []
+    outcomes: list[str] = []
+    session_id = None
+
+    def request(action: str, **payload: Any) -> str:
+        return json.dumps({"id": action, "type": "request", "action": action, "payload": payload})
+
+    async with asyncio.timeout(60):
+        async for socket in connect(f"ws://127.0.0.1:{broker.port}/ws", compression=None):
+            if session_id is not None:
+                await socket.send(request("session.attach", session_id=session_id, after_seq=len(shown)))
+            else:
+                await socket.send(request("session.create"))
+            async for text in socket:
+                message = json.loads(text)
+                if message.get("id") == "session.create":
+                    session_id = message["data"]["session_id"]
+                    await socket.send(
+                        request("turn.start", session_id=session_id, client_msg_id="1", content="a b c d e f g h i j")
+                    )
+                if message.get("id") == "session.attach":
+                    assert message["data"]["recovered"] is True
+                if "seq" not in message:
+                    continue
+                shown.append(message)
+                if message["event"] == "message.delta" and not outcomes and broker.process.poll() is None:
+                    if len([record for record in shown if record["event"] == "message.delta"]) == 2:
+                        broker.end(SIGKILL)
+                        await asyncio.to_thread(broker.start)
+                if message["event"] == "turn.ended":
+                    outcomes.append(message["data"]["outcome"])
+                    await socket.send(
+                        request("turn.start", session_id=session_id, client_msg_id="2", content="good bye")
+                    )
+                if len(outcomes) == 2:
+                    break
+            if len(outcomes) == 2:
+                await socket.close()
+                break
+    assert outcomes == ["lost", "completed"]
+    assert shown == records(broker, str(session_id))
