@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from signal import SIGKILL, SIGTERM, Signals
+from signal import SIGTERM, Signals
 from types import ModuleType
 from typing import Any
+from urllib.request import urlopen
 
 import attrs
 import pytest
@@ -123,6 +124,15 @@ class Broker:
         assert ready, self.log
         self.port = int(ready[1])
         return line
+
+    def get(self, path: str) -> Any:
+        """Return the JSON at a path.
+
+        Raises:
+            OSError: it is refused, or nobody listens.
+        """
+        with urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as answer:
+            return json.load(answer)
 
     def signal(self, how: Signals) -> None:
         """Send it a signal."""

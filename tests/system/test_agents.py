@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 Dial = Callable[..., Awaitable[Any]]
@@ -60,9 +60,7 @@ async def test_an_agent_of_pydantic_ai_calls_its_tool_and_answers(client: Any) -
     assert "The weather is fine today." in said
 
 
-async def test_an_agent_of_the_sdk_streams_asks_is_answered_from_elsewhere_and_goes_on(
-    client: Any, dial: Dial
-) -> None:
+async def test_an_agent_of_the_sdk_streams_asks_is_answered_from_elsewhere_and_goes_on(client: Any, dial: Dial) -> None:
     session_id = await begin(client, "clerk", "this letter")
     asked = await client.event("approval.requested")
     assert asked["data"]["options"] == [{"option_id": "ok", "name": "File it", "kind": "allow_once"}]

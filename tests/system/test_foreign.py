@@ -4,14 +4,15 @@ import asyncio
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from signal import SIGKILL
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 Make = Callable[..., Any]
 
@@ -36,9 +37,7 @@ def node() -> str:
 
 def records(broker: Any, session_id: str) -> list[Any]:
     """Return a session's records by HTTP, with the names that notifications have."""
-    url = f"http://127.0.0.1:{broker.port}/api/v1/sessions/{session_id}/records?limit=1000"
-    with urlopen(url, timeout=5) as answer:
-        page = json.load(answer)["records"]
+    page = broker.get(f"/api/v1/sessions/{session_id}/records?limit=1000")["records"]
     return [{"type": "notification", "session_id": session_id, **record} for record in page]
 
 
@@ -75,48 +74,60 @@ async def test_nodes_ws_streams_and_resumes_after_a_kill(node: str, make_broker:
     assert result["closes"][0] == 1006
 
 
+class Follower:
+    """A client as users of `websockets` write it: `async for` over connections, resuming in each where it was."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.session_id: str | None = None
+        self.shown: list[Any] = []
+
+    async def talk(self) -> AsyncGenerator[Any, None]:
+        """Have a turn, and yield what the log says, across connections."""
+        async for socket in connect(self.url, compression=None):
+            try:
+                if self.session_id is None:
+                    await self.ask(socket, "session.create")
+                else:
+                    await self.ask(socket, "session.attach", session_id=self.session_id, after_seq=len(self.shown))
+                async for text in socket:
+                    message = json.loads(text)
+                    if message.get("id") == "session.create":
+                        self.session_id = message["data"]["session_id"]
+                        await self.turn(socket, "1", "a b c d e f g h i j")
+                    if message.get("id") == "session.attach":
+                        assert message["data"]["recovered"] is True
+                        await self.turn(socket, "2", "good bye")
+                    if "seq" in message:
+                        self.shown.append(message)
+                        yield message
+            except ConnectionClosed:
+                continue
+
+    async def turn(self, socket: ClientConnection, client_msg_id: str, content: str) -> None:
+        """Start a turn."""
+        await self.ask(socket, "turn.start", session_id=self.session_id, client_msg_id=client_msg_id, content=content)
+
+    async def ask(self, socket: ClientConnection, action: str, **payload: Any) -> None:
+        """Send a request under its own name."""
+        await socket.send(json.dumps({"id": action, "type": "request", "action": action, "payload": payload}))
+
+
 async def test_pythons_websockets_streams_and_resumes_after_a_kill(make_broker: Make) -> None:
-    """Written as its users write it: `async for` over connections, each resuming where the last one was."""
     broker = make_broker(agents=AGENTS, default_agent="slow")
     broker.start()
-    shown: list[Any] = []
+    follower = Follower(f"ws://127.0.0.1:{broker.port}/ws")
     outcomes: list[str] = []
-    session_id = None
-
-    def request(action: str, **payload: Any) -> str:
-        return json.dumps({"id": action, "type": "request", "action": action, "payload": payload})
-
-    async with asyncio.timeout(60):
-        async for socket in connect(f"ws://127.0.0.1:{broker.port}/ws", compression=None):
-            if session_id is not None:
-                await socket.send(request("session.attach", session_id=session_id, after_seq=len(shown)))
-            else:
-                await socket.send(request("session.create"))
-            async for text in socket:
-                message = json.loads(text)
-                if message.get("id") == "session.create":
-                    session_id = message["data"]["session_id"]
-                    await socket.send(
-                        request("turn.start", session_id=session_id, client_msg_id="1", content="a b c d e f g h i j")
-                    )
-                if message.get("id") == "session.attach":
-                    assert message["data"]["recovered"] is True
-                if "seq" not in message:
-                    continue
-                shown.append(message)
-                if message["event"] == "message.delta" and not outcomes and broker.process.poll() is None:
-                    if len([record for record in shown if record["event"] == "message.delta"]) == 2:
-                        broker.end(SIGKILL)
-                        await asyncio.to_thread(broker.start)
-                if message["event"] == "turn.ended":
-                    outcomes.append(message["data"]["outcome"])
-                    await socket.send(
-                        request("turn.start", session_id=session_id, client_msg_id="2", content="good bye")
-                    )
-                if len(outcomes) == 2:
-                    break
+    killed = False
+    async with asyncio.timeout(60), aclosing(follower.talk()) as talk:
+        async for message in talk:
+            if message["event"] == "message.delta" and not killed:
+                killed = True
+                broker.end(SIGKILL)
+                await asyncio.to_thread(broker.start)
+            if message["event"] == "turn.ended":
+                outcomes.append(message["data"]["outcome"])
             if len(outcomes) == 2:
-                await socket.close()
                 break
     assert outcomes == ["lost", "completed"]
-    assert shown == records(broker, str(session_id))
+    assert follower.shown == records(broker, str(follower.session_id))

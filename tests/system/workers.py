@@ -14,17 +14,17 @@ GONE = (OSError, WebSocketException, TimeoutError)
 ANSWER_SECONDS = 20.0
 OPEN = 4
 """Turns of its own that a worker lets be open."""
-WORDS = "the quick brown fox jumps over the lazy dog and comes back for more".split()
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "comes", "back", "for", "more"]
 
 
 __all__ = ["Worker"]
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - what happened to the request
     """The broker answered with an error that says not to try again."""
 
 
-class Later(Exception):
+class Later(Exception):  # noqa: N818 - what it was told
     """The broker answered that nothing was accepted, and to try again."""
 
 
@@ -139,9 +139,7 @@ class Worker:
     async def _ask(self, action: str, **payload: Any) -> Any:
         request_id = str(next(self._ids))
         future = self._waiting[request_id] = asyncio.get_running_loop().create_future()
-        await self._socket.send(
-            json.dumps({"id": request_id, "type": "request", "action": action, "payload": payload})
-        )
+        await self._socket.send(json.dumps({"id": request_id, "type": "request", "action": action, "payload": payload}))
         async with asyncio.timeout(ANSWER_SECONDS):
             answer = await future
         if answer["type"] == "error":

@@ -229,6 +229,14 @@ def test_a_turn_with_two_questions_waits_for_both(machine: TurnMachine) -> None:
     assert machine.view()["turn"]["state"] == "running"
 
 
+def test_what_was_said_before_an_answer_is_written_before_it(machine: TurnMachine, tray: Any) -> None:
+    turn_id = bring(machine, "awaiting_approval")
+    machine.agent(TextDelta(turn_id, "while "), now=0.0)
+    machine.agent(TextDelta(turn_id, "waiting"), now=0.0)
+    machine.answer(machine.view()["approvals"][0]["approval_id"], "yes", by=None)
+    assert tray.kinds()[-2:] == ["message.delta", "approval.resolved"]
+
+
 WRONG = [("unknown", "yes", "not_found"), (None, "maybe", "invalid_message")]
 
 
