@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 import pykka
 
-from broker.actors.log import Follow, LogFailed, LogUnreadable, Page, Pause, Pull, Unfollow
+from broker.actors.following import Follow, LogFailed, LogUnreadable, Page, Pause, Pull, Unfollow
 from broker.actors.loop import LoopActor, handles
 from broker.actors.ref import LoopRef
 from broker.clock import Clock, Timer

@@ -14,116 +14,23 @@ from typing import Any, ClassVar, Final
 import attrs
 import pykka
 
+from broker.actors.following import Follow, LogFailed, LogUnreadable, Page, Pause, Pull, Unfollow
 from broker.actors.futures import ReplyTo
 from broker.actors.loop import LoopActor, handles
+from broker.actors.options import LogOptions
 from broker.actors.ref import LoopRef
-from broker.actors.store import Committed, StorePort, WriteFailed
-from broker.clock import Clock
+from broker.actors.store import Committed, WriteFailed
 from broker.errors import BrokerError
 from broker.messages import Record, SessionRow, TurnRow, Write
 from broker.protocol.outgoing import Outgoing, Parcel
-from broker.stats import Stats
 
-__all__ = [
-    "Follow",
-    "LogActor",
-    "LogFailed",
-    "LogUnreadable",
-    "OnCommitted",
-    "Page",
-    "Pause",
-    "Position",
-    "Pull",
-    "Unfollow",
-]
+__all__ = ["LogActor", "Position"]
 
-OnCommitted = Callable[[str, tuple[Record, ...]], None]
-"""Told the name of a log and its records that have become durable, each once, in order."""
 TAIL: Final = 256
 """Newest records kept in memory, so that most who come back need not ask the disk."""
 PAGE_RECORDS: Final = 256
 PAGE_BYTES: Final = 256 * 1024
 """A page of replay: small enough to fit any outbox, large enough to be worth a read."""
-
-
-@attrs.define
-class Pull:
-    """A follower has room for the records after `after`."""
-
-    follower: LoopRef[Any]
-    after: int
-
-
-@attrs.define
-class Pause:
-    """A follower fell behind; it will pull when it has room again."""
-
-    follower: LoopRef[Any]
-
-
-@attrs.define
-class Follow:
-    """A follower of an earlier incarnation of this log goes on after `after`.
-
-    Attributes:
-        follower: the connection.
-        after: where it stands.
-        newcomer: whether it has still to be told that it has caught up.
-        member: who it is, for a room.
-    """
-
-    follower: LoopRef[Any]
-    after: int
-    newcomer: bool
-    member: dict[str, str | None]
-
-
-@attrs.define
-class Unfollow:
-    """A follower leaves."""
-
-    follower: LoopRef[Any]
-
-
-@attrs.define
-class Page:
-    """Records for a follower, live or replayed.
-
-    Attributes:
-        log: the log's name.
-        parcel: the records, and what else has to be said at this point.
-        first: the first record's number; 0 for none.
-        last: the last record's number; where the follower stands afterwards.
-        live: whether what follows comes by itself; otherwise the follower pulls.
-        pushed: whether it comes by itself; otherwise the follower asked for it.
-    """
-
-    log: str
-    parcel: Parcel
-    first: int
-    last: int
-    live: bool
-    pushed: bool = False
-
-
-@attrs.frozen
-class LogFailed:
-    """The log's actor failed and starts anew from what is durable; followers ask again from where they are.
-
-    Attributes:
-        log: the log's name.
-        newcomer: whether this follower has still to be told that it has caught up.
-    """
-
-    log: str
-    newcomer: bool
-
-
-@attrs.frozen
-class LogUnreadable:
-    """The log cannot be read now, so that its follower has to come back later."""
-
-    log: str
 
 
 @attrs.frozen
@@ -137,25 +44,6 @@ class Position:
 
     after: int
     recovered: bool
-
-
-@attrs.frozen(kw_only=True)
-class LogOptions:
-    """What all logs of a broker share.
-
-    Attributes:
-        store: where logs are kept.
-        clock: time.
-        stats: the broker's counters.
-        mailbox: messages that may wait for one session or room.
-        on_committed: told of the records that have become durable.
-    """
-
-    store: StorePort
-    clock: Clock
-    stats: Stats
-    mailbox: int = 1000
-    on_committed: OnCommitted
 
 
 class _Pending:

@@ -9,15 +9,16 @@ from functools import partial
 from typing import Any, Final
 
 import attrs
-import pykka
 
 from broker.actors.connection import Connection, Hang
-from broker.actors.futures import ReplyTo
-from broker.actors.log import LogActor, LogUnreadable
+from broker.actors.following import LogUnreadable
+from broker.actors.lifecycle import Gone
+from broker.actors.log import LogActor
 from broker.actors.loop import LoopActor, handles
-from broker.actors.ref import InboxFull, LoopRef
+from broker.actors.places import Places, Stopped
+from broker.actors.ref import LoopRef
 from broker.actors.room import Room
-from broker.actors.session import Gone, MayStop, Session, Sweep
+from broker.actors.session import Session
 from broker.actors.supervisor import Supervisor
 from broker.clock import Clock, Timer, rfc3339
 from broker.errors import BrokerError, CloseCode
@@ -26,7 +27,6 @@ from broker.messages import Principal, SessionRow
 from broker.operations import Created
 from broker.protocol.outgoing import Broadcast, Direct, Outgoing, Parcel
 from broker.stats import Stats
-from broker.tasks import spawn
 
 __all__ = [
     "Connected",
@@ -49,8 +49,6 @@ SWEEP_SECONDS: Final = 30.0
 """How often sessions and rooms are asked whether they can leave memory."""
 RETRY_SECONDS: Final = 60.0
 """When a session that failed too often is taken up again: its budget of failures is then as good as new."""
-ROOM_IDLE: Final = 60.0
-"""Seconds an empty room stays in memory."""
 
 
 @attrs.frozen
@@ -149,22 +147,6 @@ class _SweepAll:
 
 
 @attrs.frozen
-class _Stopped:
-    """A session or room has left memory, or has turned out to be needed."""
-
-    log: str
-    gone: bool
-
-
-@attrs.define(eq=False)
-class _Place:
-    """Where a log's actor lives; while it is being let go, what comes for it is held."""
-
-    ref: LoopRef[Any]
-    held: list[tuple[Any, ReplyTo]] | None = None
-
-
-@attrs.frozen
 class RegistryOptions:
     """What the registry needs.
 
@@ -195,7 +177,7 @@ class Registry(LoopActor):
         self._options = options
         self._connections: dict[str, tuple[LoopRef[Connection], Connected]] = {}
         self._users: dict[str, set[str]] = {}
-        self._places: dict[str, _Place] = {}
+        self._places = Places(options.supervisor, options.stats, self._make, self._lost, self._remind_of)
         self._broadcasts: list[Outgoing] = []
         self._timer: Timer | None = None
 
@@ -281,8 +263,11 @@ class Registry(LoopActor):
 
     @handles(ToSession)
     def _to_session(self, message: ToSession) -> None:
-        make = partial(self._options.session, message.session_id, None, False)
-        self._forward(f"session:{message.session_id}", make, message.operation)
+        self._places.forward(f"session:{message.session_id}", message.operation, self.answer_later())
+
+    @handles(ToRoom)
+    def _to_room(self, message: ToRoom) -> None:
+        self._places.forward(f"room:{message.room}", message.operation, self.answer_later())
 
     @handles(CreateSession)
     def _create_session(self, message: CreateSession) -> None:
@@ -295,128 +280,53 @@ class Registry(LoopActor):
         def make() -> Session:  # only the first incarnation begins the log; a later one takes it up
             return self._options.session(session_id, first.pop() if first else None, message.chosen)
 
-        self._forward(log, make, Created(message.by, message.follower))
-
-    @handles(ToRoom)
-    def _to_room(self, message: ToRoom) -> None:
-        self._forward(f"room:{message.room}", partial(self._options.room, message.room), message.operation)
+        self._places.open(log, make)
+        self._places.forward(log, Created(message.by, message.follower), self.answer_later())
 
     @handles(Wake)
     def _wake(self, message: Wake) -> None:
         log = f"session:{message.session_id}"
         if log not in self._places:
-            self._place(log, partial(self._options.session, message.session_id, None, False))
+            self._places.open(log)
 
-    def _forward(self, log: str, make: Callable[[], LogActor], operation: Any) -> None:
-        place = self._places.get(log)
-        reply_to = self.answer_later()
-        if place is None:
-            place = self._place(log, make)
-        if place.held is not None:
-            place.held.append((operation, reply_to))
-            return
-        _hand(place.ref, operation, reply_to)
+    def _make(self, log: str) -> LogActor:
+        kind, _, name = log.partition(":")
+        return self._options.room(name) if kind == "room" else self._options.session(name, None, False)
 
-    def _place(self, log: str, make: Callable[[], LogActor]) -> _Place:
-        ref = self._options.supervisor.start(make, on_death=partial(self._died, log))
-        place = self._places[log] = _Place(ref)
-        self._count()
-        return place
-
-    def _died(self, log: str) -> None:
-        """Let go of an actor that failed too often; a session is tried again later, since its turn has to end (P5)."""
-        place = self._places.pop(log, None)
-        self._count()
-        for _, reply_to in (place and place.held) or ():
-            error = BrokerError("unavailable", "It failed; try again.", retry_after=1.0)
-            reply_to.set_exception((BrokerError, error, None))
+    def _lost(self, log: str) -> None:
+        """Tell followers of an actor that failed too often, and try a session again: its turn has to end (P5)."""
         for ref, _ in self._connections.values():
             if ref.is_alive():
                 ref.tell(LogUnreadable(log), urgent=True)
         kind, _, session_id = log.partition(":")
         if kind == "session":
-            self._options.clock.call_later(RETRY_SECONDS, partial(self._wake_later, session_id))
-
-    def _wake_later(self, session_id: str) -> None:
-        if not self.actor_stopped.is_set():
-            self.actor_ref.tell(Wake(session_id), urgent=True)
-
-    def _count(self) -> None:
-        rooms = sum(log.startswith("room:") for log in self._places)
-        self._options.stats.rooms = rooms
-        self._options.stats.sessions = len(self._places) - rooms
+            self._options.clock.call_later(RETRY_SECONDS, partial(self._remind_of, Wake(session_id)))
 
     @handles(Live)
-    def _live(self, message: Live) -> dict[str, LoopRef[Any]]:
-        return {log: place.ref for log, place in self._places.items()}
+    def _live(self, _: Live) -> dict[str, LoopRef[Any]]:
+        return self._places.live()
 
     # -- leaving memory -----------------------------------------------------------------------------
 
     def _remind(self) -> None:
         self._timer = self._options.clock.call_later(SWEEP_SECONDS, self._remind)
-        self.actor_ref.tell(_SweepAll(), urgent=True)
+        self._remind_of(_SweepAll())
+
+    def _remind_of(self, message: Any) -> None:
+        if not self.actor_stopped.is_set():
+            self.actor_ref.tell(message, urgent=True)
 
     @handles(_SweepAll)
     def _sweep(self, _: _SweepAll) -> None:
-        session, room = Sweep(self._options.idle_after), Sweep(min(ROOM_IDLE, self._options.idle_after))
-        for log, place in self._places.items():
-            if place.held is None and place.ref.is_alive():
-                place.ref.tell(room if log.startswith("room:") else session, urgent=True)
+        self._places.sweep(self._options.idle_after)
 
     @handles(Gone)
     def _let_go(self, message: Gone) -> None:
-        place = self._places.get(message.log)
-        if place is not None and place.ref is message.ref and place.held is None:
-            place.held = []
-            spawn(self._ask_to_stop(message), name=f"let go of {message.log}")
+        self._places.let_go(message)
 
-    async def _ask_to_stop(self, message: Gone) -> None:
-        try:
-            gone = await message.ref.ask(MayStop())
-            if gone:
-                await message.ref.stop()
-        except pykka.ActorDeadError:
-            gone = True
-        except InboxFull:
-            gone = False
-        if not self.actor_stopped.is_set():
-            self.actor_ref.tell(_Stopped(message.log, gone), urgent=True)
-
-    @handles(_Stopped)
-    def _stopped(self, message: _Stopped) -> None:
-        place = self._places.get(message.log)
-        if place is None:
-            return
-        held, place.held = place.held or [], None
-        if message.gone:
-            self._options.supervisor.forget(place.ref)
-            del self._places[message.log]
-            self._count()
-        for operation, reply_to in held:
-            self._resume(message.log, operation, reply_to)
-
-    def _resume(self, log: str, operation: Any, reply_to: ReplyTo) -> None:
-        place = self._places.get(log)
-        if place is None:
-            kind, _, name = log.partition(":")
-            options = self._options
-            make = partial(options.room, name) if kind == "room" else partial(options.session, name, None, False)
-            place = self._place(log, make)
-        _hand(place.ref, operation, reply_to)
-
-
-def _hand(ref: LoopRef[Any], operation: Any, reply_to: ReplyTo) -> None:
-    """Hand an operation on; where there is no room, its sender is told (P8)."""
-    error: BrokerError
-    try:
-        ref.request(operation, reply_to)
-    except InboxFull:
-        error = BrokerError("overloaded", "Too much is waiting there already.", retry_after=1.0)
-    except pykka.ActorDeadError:
-        error = BrokerError("unavailable", "It is being stopped; try again.", retry_after=1.0)
-    else:
-        return
-    reply_to.set_exception((BrokerError, error, None))
+    @handles(Stopped)
+    def _stopped(self, message: Stopped) -> None:
+        self._places.stopped(message)
 
 
 def _connection_data(ref: LoopRef[Connection], known: Connected) -> dict[str, Any]:

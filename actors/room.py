@@ -1,36 +1,22 @@
 """The room actor: members, presence, and a log of events where history is kept."""
 
-from collections.abc import Callable
 from typing import Any, Final
 
-import attrs
-
-from broker.actors.log import Follow, LogActor, LogOptions
+from broker.actors.following import Follow
+from broker.actors.lifecycle import Gone, MayStop, Sweep
+from broker.actors.log import LogActor
 from broker.actors.loop import handles
+from broker.actors.options import RoomOptions
 from broker.actors.ref import LoopRef
-from broker.actors.session import Gone, MayStop, Sweep
 from broker.ids import new_id
 from broker.messages import Record
 from broker.operations import Join, Leave, Presence, Publish, RoomHistory
 from broker.protocol.outgoing import Outgoing, Parcel, RoomEvent
 
-__all__ = ["Room", "RoomOptions"]
+__all__ = ["Room"]
 
 TRIM_EVERY: Final = 8
 """A room is trimmed once it has grown by one part in so many beyond its history: rarely, and a little at a time."""
-
-
-@attrs.frozen(kw_only=True)
-class RoomOptions(LogOptions):
-    """What all rooms of a broker share.
-
-    Attributes:
-        history: newest events kept; 0 for no log at all.
-        registry: who is told when the room may be let go.
-    """
-
-    history: int
-    registry: Callable[[Gone], None]
 
 
 class Room(LogActor):

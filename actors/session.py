@@ -1,6 +1,6 @@
 """The session actor: one conversation, its log, its viewers and its turns (PROTOCOL sections 1-3)."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final
 
@@ -10,8 +10,11 @@ import pykka
 from loguru import logger
 
 from broker.actors.agent_bridge import AgentBridge, AnswerAgent, CancelAtAgent, CutAgent, Dispatch
-from broker.actors.log import LogActor, LogOptions
+from broker.actors.lifecycle import Gone, MayStop, StopSession, Sweep
+from broker.actors.log import LogActor
 from broker.actors.loop import handles
+from broker.actors.options import SessionOptions
+from broker.actors.recovery import StoredSession, read_session
 from broker.actors.ref import InboxFull, LoopRef
 from broker.clock import Timer, rfc3339
 from broker.errors import BrokerError
@@ -46,58 +49,16 @@ from broker.protocol.outgoing import CaughtUp, Outgoing, SessionRecord, SessionR
 from broker.sessions import session_data
 from broker.turns import AnswerApproval, CancelTurn, Command, CutLink, StartTurn, TurnMachine
 
-__all__ = ["Gone", "MayStop", "Session", "SessionOptions", "StopSession", "Sweep"]
+__all__ = ["Session"]
 
+CLOSED: Final = "The session is closed; create a new one."
 MESSAGES: Final = ("user.message", "message.completed")
-OUTPUT: Final = ("message.delta", "thought.delta", "tool.started", "tool.updated", "plan.updated", "message.completed")
 _encode: Final = msgspec.json.Encoder().encode
-
-
-@attrs.frozen
-class Sweep:
-    """Look whether the session can leave memory; sent now and then by the registry."""
-
-    idle_after: float
-
-
-@attrs.frozen
-class Gone:
-    """A session or a room tells the registry that it may be let go: nothing needs it in memory."""
-
-    log: str
-    ref: LoopRef[Any]
-
-
-@attrs.frozen
-class MayStop:
-    """Return whether nothing needs the actor in memory; what comes for it meanwhile is held by the registry."""
-
-
-@attrs.frozen
-class StopSession:
-    """The broker stops: a turn that still runs ends now. Answered when that is durable."""
 
 
 @attrs.frozen
 class _Tick:
     """Something of the turn machine is due."""
-
-
-@attrs.frozen(kw_only=True)
-class SessionOptions(LogOptions):
-    """What all sessions of a broker share.
-
-    Attributes:
-        bridges: the agent bridges by profile.
-        queued_turns: turns that may wait in one session.
-        registry: who is told when the session may be let go.
-        on_turn_ended: told (session id, turn id, agent, outcome, seconds) of each durable end.
-    """
-
-    bridges: Mapping[str, LoopRef[AgentBridge]]
-    queued_turns: int
-    registry: Callable[[Gone], None]
-    on_turn_ended: Callable[[str, str, str, str, float], None]
 
 
 class Session(LogActor):
@@ -129,26 +90,14 @@ class Session(LogActor):
         if new is not None and not self._chosen:
             self._begin(new)
             return
-        row = await self._store.read("session", self.session_id)
-        log = await self._store.read("log", self.log)
-        if row is None or log is None:
-            if new is None:
-                self._be_missing()
-            else:
-                self._begin(new)
-            return
-        self._new = False
-        self._row = row
-        self._variables = msgspec.json.decode(row.variables)
-        self.epoch, self.head, self.floor = log.epoch, log.head, log.floor
-        self._durable_head = log.head
-        self._machine = self._make_machine(row)
-        turns: list[TurnRow] = await self._store.read("turns", self.session_id)
-        if any(turn.outcome is None for turn in turns):
-            logger.bind(session=self.session_id).info("taking up the turns that an earlier run left open")
-            await self._recover(turns)
+        stored = await read_session(self._store, self.session_id)
+        if stored is not None:
+            self._new = False
+            self._take_up(stored)
+        elif new is None:
+            self._be_missing()
         else:
-            self._machine.recover(turns, produced=None, approvals=())
+            self._begin(new)
 
     def _be_missing(self) -> None:
         """Answer from now on that there is no such session, until the registry lets go of this actor."""
@@ -164,17 +113,15 @@ class Session(LogActor):
         self.write("session.opened", _encode(data))
         logger.bind(session=self.session_id).debug("session opened with agent {}", row.agent)
 
-    async def _recover(self, turns: list[TurnRow]) -> None:
-        below = self.head + 1
-        output = await self._store.read("records_before", self.log, below, limit=1, kinds=OUTPUT)
-        asked = await self._store.read("records_before", self.log, below, limit=100, kinds=["approval.requested"])
-        answered = await self._store.read("records_before", self.log, below, limit=100, kinds=["approval.resolved"])
-        done = {_approval_id(record) for record in answered}
-        self._machine.recover(
-            turns,
-            produced=output[0].turn_id if output else None,
-            approvals=[(r.turn_id, _approval_id(r)) for r in asked if r.turn_id and _approval_id(r) not in done],
-        )
+    def _take_up(self, stored: StoredSession) -> None:
+        self._row = stored.row
+        self._variables = msgspec.json.decode(stored.row.variables)
+        self.epoch, self.head, self.floor = stored.log.epoch, stored.log.head, stored.log.floor
+        self._durable_head = stored.log.head
+        self._machine = self._make_machine(stored.row)
+        if stored.unfinished:
+            logger.bind(session=self.session_id).info("taking up the turns that an earlier run left open")
+        self._machine.recover(stored.turns, produced=stored.produced, approvals=stored.approvals)
 
     def _make_machine(self, row: SessionRow) -> TurnMachine:
         machine = TurnMachine(
@@ -275,7 +222,9 @@ class Session(LogActor):
 
     @handles(Start)
     def _start(self, message: Start) -> None:
-        self._check_open(message.by)
+        row = self._check(message.by)
+        if row.closed and not self._machine.knows(message.by.user, message.client_msg_id):
+            raise BrokerError("already_ended", CLOSED)
         now = self._clock.monotonic()
         accepted = self._machine.accept(
             user=message.by.user,
@@ -476,9 +425,5 @@ class Session(LogActor):
     def _check_open(self, by: Principal) -> SessionRow:
         row = self._check(by)
         if row.closed:
-            raise BrokerError("already_ended", "The session is closed; create a new one.")
+            raise BrokerError("already_ended", CLOSED)
         return row
-
-
-def _approval_id(record: Record) -> str:
-    return str(msgspec.json.decode(record.data)["approval_id"])

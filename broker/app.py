@@ -13,10 +13,12 @@ from loguru import logger
 from broker.actors.agent_bridge import AgentBridge, CloseAgents
 from broker.actors.connection import ConnectionOptions
 from broker.actors.heartbeat import Heartbeats
+from broker.actors.lifecycle import Gone, StopSession
+from broker.actors.options import RoomOptions, SessionOptions
 from broker.actors.ref import LoopRef
 from broker.actors.registry import HangAll, Live, Registry, RegistryOptions, Wake
-from broker.actors.room import Room, RoomOptions
-from broker.actors.session import Gone, Session, SessionOptions, StopSession
+from broker.actors.room import Room
+from broker.actors.session import Session
 from broker.actors.store import Expire, Store, StoreHandle
 from broker.actors.supervisor import Supervisor
 from broker.agents.kinds import kind_for

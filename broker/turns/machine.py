@@ -238,6 +238,10 @@ class TurnMachine:
         if self.running is not None:
             self.cancel(self.running.turn_id, by=by, now=now)
 
+    def knows(self, user: str | None, client_msg_id: str) -> bool:
+        """Tell whether a turn was accepted under this id before, so that sending it again is answered again (P4)."""
+        return (user, client_msg_id) in self._by_client
+
     @property
     def busy(self) -> bool:
         """Whether any turn has not ended."""

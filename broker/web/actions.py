@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from broker import operations as ops
 from broker.actors.connection import Unfollowing
-from broker.actors.log import Unfollow
+from broker.actors.following import Unfollow
 from broker.actors.registry import Connections, CreateSession, SendTo, ToAll
 from broker.clock import rfc3339
 from broker.errors import BrokerError

@@ -13,6 +13,8 @@ import pytest
 
 from broker.actors.agent_bridge import AgentBridge
 from broker.actors.connection import Connection, ConnectionOptions, SocketReply
+from broker.actors.lifecycle import StopSession
+from broker.actors.options import RoomOptions, SessionOptions
 from broker.actors.ref import LoopRef
 from broker.actors.registry import (
     Connected,
@@ -24,8 +26,8 @@ from broker.actors.registry import (
     ToSession,
     Wake,
 )
-from broker.actors.room import Room, RoomOptions
-from broker.actors.session import Session, SessionOptions, StopSession
+from broker.actors.room import Room
+from broker.actors.session import Session
 from broker.actors.store import Store, StoreHandle
 from broker.actors.supervisor import Supervisor
 from broker.errors import BrokerError
@@ -222,7 +224,7 @@ class House:
         """Return the actor of a log, None if it is not in memory."""
         registry = self.registry.actor
         assert registry is not None
-        place = registry._places.get(log)
+        place = registry._places._places.get(log)
         return None if place is None else place.ref
 
     async def create(self, client: Client | None = None, session_id: str | None = None, **row: Any) -> str:
@@ -280,7 +282,7 @@ class House:
 
     def _is_moving(self) -> bool:
         registry = self.registry.actor
-        letting_go = registry is not None and any(p.held is not None for p in registry._places.values())
+        letting_go = registry is not None and any(p.held is not None for p in registry._places._places.values())
         refs = [*self.supervisor._children, *(client.ref for client in self.clients), self.store.actor_ref]
         busy = any(ref.actor is not None and (ref.actor_inbox or ref._held or ref._queued) for ref in refs)
         return busy or letting_go or self.store._writing or bool(self.store._waiting)

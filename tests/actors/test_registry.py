@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from broker.actors.lifecycle import Gone, MayStop
 from broker.actors.loop import LoopActor, handles
 from broker.actors.registry import Connections, HangAll, Live, Peers, SendTo, ToAll
-from broker.actors.session import Gone, MayStop
 from broker.errors import BrokerError, CloseCode
 from broker.messages import Principal
 from broker.operations import Describe
@@ -120,7 +120,7 @@ async def test_what_comes_while_an_actor_is_asked_to_stop_is_held_and_then_serve
     session_id = await house.create(owner="ann")
     log = f"session:{session_id}"
     stubborn = Stubborn.start()
-    house.registry.actor._places[log].ref = stubborn
+    house.registry.actor._places._places[log].ref = stubborn
     house.registry.tell(Gone(log, stubborn))
     await stubborn.actor.asked.wait()
     asked = asyncio.ensure_future(house.ask(session_id, Describe(ANN)))
@@ -137,7 +137,7 @@ async def test_what_was_held_for_an_actor_that_died_is_answered(house: Any) -> N
     session_id = await house.create(owner="ann")
     log = f"session:{session_id}"
     stubborn = Stubborn.start()
-    house.registry.actor._places[log].ref = stubborn
+    house.registry.actor._places._places[log].ref = stubborn
     house.registry.tell(Gone(log, stubborn))
     await stubborn.actor.asked.wait()
     asked = asyncio.ensure_future(house.ask(session_id, Describe(ANN)))

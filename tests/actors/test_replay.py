@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from broker.actors.connection import Connection, ConnectionOptions, SocketReply
 from broker.actors.futures import NO_ONE
+from broker.actors.options import SessionOptions
 from broker.actors.ref import LoopRef
-from broker.actors.session import Session, SessionOptions
+from broker.actors.session import Session
 from broker.actors.store import Committed, WriteFailed
 from broker.actors.supervisor import Supervisor
 from broker.errors import BrokerError, CloseCode

@@ -1,0 +1,90 @@
+"""What logs and those who follow them tell each other (see `log.py`)."""
+
+from typing import Any
+
+import attrs
+
+from broker.actors.ref import LoopRef
+from broker.protocol.outgoing import Parcel
+
+__all__ = ["Follow", "LogFailed", "LogUnreadable", "Page", "Pause", "Pull", "Unfollow"]
+
+
+@attrs.define
+class Pull:
+    """A follower has room for the records after `after`."""
+
+    follower: LoopRef[Any]
+    after: int
+
+
+@attrs.define
+class Pause:
+    """A follower fell behind; it will pull when it has room again."""
+
+    follower: LoopRef[Any]
+
+
+@attrs.define
+class Follow:
+    """A follower of an earlier incarnation of this log goes on after `after`.
+
+    Attributes:
+        follower: the connection.
+        after: where it stands.
+        newcomer: whether it has still to be told that it has caught up.
+        member: who it is, for a room.
+    """
+
+    follower: LoopRef[Any]
+    after: int
+    newcomer: bool
+    member: dict[str, str | None]
+
+
+@attrs.define
+class Unfollow:
+    """A follower leaves."""
+
+    follower: LoopRef[Any]
+
+
+@attrs.define
+class Page:
+    """Records for a follower, live or replayed.
+
+    Attributes:
+        log: the log's name.
+        parcel: the records, and what else has to be said at this point.
+        first: the first record's number; 0 for none.
+        last: the last record's number; where the follower stands afterwards.
+        live: whether what follows comes by itself; otherwise the follower pulls.
+        pushed: whether it comes by itself; otherwise the follower asked for it.
+    """
+
+    log: str
+    parcel: Parcel
+    first: int
+    last: int
+    live: bool
+    pushed: bool = False
+
+
+@attrs.frozen
+class LogFailed:
+    """The log's actor failed and starts anew from what is durable; followers ask again from where they are.
+
+    Attributes:
+        log: the log's name.
+        newcomer: whether this follower has still to be told that it has caught up.
+    """
+
+    log: str
+    newcomer: bool
+
+
+@attrs.frozen
+class LogUnreadable:
+    """The log cannot be read now, so that its follower has to come back later."""
+
+    log: str

@@ -1,0 +1,34 @@
+"""How sessions and rooms come to leave memory: what the registry and they tell each other."""
+
+from typing import Any
+
+import attrs
+
+from broker.actors.ref import LoopRef
+
+__all__ = ["Gone", "MayStop", "StopSession", "Sweep"]
+
+
+@attrs.frozen
+class Sweep:
+    """Look whether the session can leave memory; sent now and then by the registry."""
+
+    idle_after: float
+
+
+@attrs.frozen
+class Gone:
+    """A session or a room tells the registry that it may be let go: nothing needs it in memory."""
+
+    log: str
+    ref: LoopRef[Any]
+
+
+@attrs.frozen
+class MayStop:
+    """Return whether nothing needs the actor in memory; what comes for it meanwhile is held by the registry."""
+
+
+@attrs.frozen
+class StopSession:
+    """The broker stops: a turn that still runs ends now. Answered when that is durable."""

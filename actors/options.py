@@ -1,0 +1,67 @@
+"""What all sessions, and all rooms, of a broker share: handed to each when it is made."""
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from broker.actors.agent_bridge import AgentBridge
+from broker.actors.lifecycle import Gone
+from broker.actors.ref import LoopRef
+from broker.actors.store import StorePort
+from broker.clock import Clock
+from broker.messages import Record
+from broker.stats import Stats
+
+__all__ = ["LogOptions", "OnCommitted", "RoomOptions", "SessionOptions"]
+
+OnCommitted = Callable[[str, tuple[Record, ...]], None]
+"""Told the name of a log and its records that have become durable, each once, in order."""
+
+
+@attrs.frozen(kw_only=True)
+class LogOptions:
+    """What all logs of a broker share.
+
+    Attributes:
+        store: where logs are kept.
+        clock: time.
+        stats: the broker's counters.
+        mailbox: messages that may wait for one session or room.
+        on_committed: told of the records that have become durable.
+    """
+
+    store: StorePort
+    clock: Clock
+    stats: Stats
+    mailbox: int = 1000
+    on_committed: OnCommitted
+
+
+@attrs.frozen(kw_only=True)
+class SessionOptions(LogOptions):
+    """What all sessions of a broker share.
+
+    Attributes:
+        bridges: the agent bridges by profile.
+        queued_turns: turns that may wait in one session.
+        registry: who is told when the session may be let go.
+        on_turn_ended: told (session id, turn id, agent, outcome, seconds) of each durable end.
+    """
+
+    bridges: Mapping[str, LoopRef[AgentBridge]]
+    queued_turns: int
+    registry: Callable[[Gone], None]
+    on_turn_ended: Callable[[str, str, str, str, float], None]
+
+
+@attrs.frozen(kw_only=True)
+class RoomOptions(LogOptions):
+    """What all rooms of a broker share.
+
+    Attributes:
+        history: newest events kept; 0 for no log at all.
+        registry: who is told when the room may be let go.
+    """
+
+    history: int
+    registry: Callable[[Gone], None]
