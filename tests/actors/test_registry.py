@@ -142,7 +142,7 @@ async def test_what_was_held_for_an_actor_that_died_is_answered(house: Any) -> N
     await stubborn.actor.asked.wait()
     asked = asyncio.ensure_future(house.ask(session_id, Describe(ANN)))
     await house.tick(5)
-    house.registry.actor._died(log)
+    house.registry.actor._places._died(log)
     with pytest.raises(BrokerError) as refusal:
         await asked
     assert refusal.value.code == "unavailable"

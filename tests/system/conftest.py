@@ -106,7 +106,7 @@ class Broker:
 
     def launch(self, *, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start the process and wait for nothing."""
-        (self.folder / "config.yaml").write_text(json.dumps(self.settings))
+        self.write()
         command = [sys.executable, "-m", "broker", "--config", "config.yaml"]
         environ = {**os.environ, "BROKER_LISTEN__PORT": str(self.port), **(env or {})}
         with (self.folder / "log").open("a") as log:
@@ -114,6 +114,10 @@ class Broker:
                 command, cwd=self.folder, env=environ, stdout=subprocess.PIPE, stderr=log, text=True
             )
         return self.process
+
+    def write(self) -> None:
+        """Write its configuration."""
+        (self.folder / "config.yaml").write_text(json.dumps(self.settings))
 
     def start(self) -> str:
         """Start it, wait until it is ready, and return the line it says so with."""

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from websockets.exceptions import InvalidStatus
 
 Dial = Callable[..., Awaitable[Any]]
 Make = Callable[..., Any]
@@ -194,3 +195,38 @@ async def test_queued_turns_go_on_without_anybody_asking_for_their_session(make_
         records = broker.get(f"/api/v1/sessions/{session_id}/records")["records"]
         outcomes = [record["data"]["outcome"] for record in records if record["event"] == "turn.ended"]
     assert outcomes == ["lost", "completed"]
+
+
+# -- reload ------------------------------------------------------------------------------------------
+
+
+def hears(broker: Any, words: str) -> None:
+    """Wait until the broker has logged these words."""
+    deadline = time.monotonic() + 20
+    while words not in broker.log:
+        assert time.monotonic() < deadline, broker.log
+        broker.get("/livez")
+
+
+async def test_sighup_takes_over_what_can_change_and_names_what_cannot(make_broker: Make, dial: Dial) -> None:
+    broker = make_broker(log={"level": "info"})
+    broker.start()
+    with pytest.raises(InvalidStatus):
+        await dial(broker.port, origin="https://chat.example.org")
+    broker.settings["listen"] = {"origins": ["https://chat.example.org"]}
+    broker.settings["rooms"] = {"history": 7}
+    broker.write()
+    broker.signal(signal.SIGHUP)
+    hears(broker, "a restart is needed for: rooms")
+    assert (await dial(broker.port, origin="https://chat.example.org")).welcome
+
+
+async def test_sighup_never_takes_a_broken_file(make_broker: Make, dial: Dial) -> None:
+    broker = make_broker()
+    broker.start()
+    broker.settings["listen"] = {"prot": 1}
+    broker.write()
+    broker.signal(signal.SIGHUP)
+    hears(broker, "was not reloaded, the old one stays in force")
+    assert "did you mean 'port'?" in broker.log
+    assert (await dial(broker.port)).welcome

@@ -209,6 +209,8 @@ async def test_a_closed_session_is_read_but_not_written(app: App, dial: Dial) ->
     assert kinds.index("turn.cancelling") < kinds.index("session.closed")
     error = await client.refused("turn.start", session_id=session_id, client_msg_id="2", content="x")
     assert error["code"] == "already_ended"
+    again = await client.do("turn.start", session_id=session_id, client_msg_id="1", content="a b")
+    assert (again["duplicate"], again["status"]) == (True, "ended")
     assert (await client.refused("session.update", session_id=session_id, title="x"))["code"] == "already_ended"
     assert (await client.do("session.attach", session_id=session_id))["state"] == "closed"
     assert (await client.do("session.history", session_id=session_id))["records"]
