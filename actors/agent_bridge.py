@@ -69,14 +69,6 @@ class _Line:
     link: AgentLink | None = None
 
 
-@attrs.define
-class _Said:
-    """What an agent said, on which line."""
-
-    line: _Line
-    event: AgentEvent
-
-
 class AgentBridge(LoopActor):
     """The bridge of one agent profile."""
 
@@ -133,14 +125,11 @@ class AgentBridge(LoopActor):
         line.link = self._kind.open(prompt.session_id, prompt.workspace_dir, partial(self._say, line))
         return line.link
 
-    def _say(self, line: _Line, event: AgentEvent) -> None:
-        if not self.actor_stopped.is_set():
-            self.actor_ref.tell(_Said(line, event), urgent=True)
-
-    @handles(_Said)
-    def _hear(self, said: _Said) -> None:
-        if said.line.link is not None:  # otherwise it was cut, and the session knows how its turn ended
-            _tell(said.line.session, said.event)
+    @staticmethod
+    def _say(line: _Line, event: AgentEvent) -> None:
+        """Carry on what an agent says, as it says it; a line that was cut is not heard any more."""
+        if line.link is not None:
+            _tell(line.session, event)
 
     def _cut(self, session_id: str) -> None:
         line = self._lines.pop(session_id, None)

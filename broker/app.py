@@ -224,8 +224,8 @@ class App:
     def _turn_ended(self, session_id: str, turn_id: str, agent: str, outcome: str, seconds: float) -> None:
         self.stats.turns_ended[outcome] += 1
         self.stats.turn_seconds.observe(seconds)
-        level = "DEBUG" if outcome in {"completed", "cancelled"} else "WARNING"
-        logger.bind(session=session_id, turn=turn_id).log(level, "turn of agent {} ended {}", agent, outcome)
+        if outcome not in {"completed", "cancelled"}:
+            logger.bind(session=session_id, turn=turn_id).warning("turn of agent {} ended {}", agent, outcome)
         if self.hooks.turn_ended:
             self.hooks.observe(self.hooks.turn_ended, TurnEnded(session_id, turn_id, agent, outcome, seconds))
 

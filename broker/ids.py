@@ -11,8 +11,9 @@ def new_id() -> str:
 
     Random enough to be unguessable, ordered enough that a database likes it; Python's own arrives with 3.14.
     """
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF000 << 64) | 0x7000 << 64
-    value = value & ~(0xC000 << 48) | 0x8000 << 48
-    text = f"{value:032x}"  # written out here, since uuid.UUID takes three times as long
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    now = time.time_ns() // 1_000_000
+    noise = int.from_bytes(os.urandom(10))
+    # Written out here, since uuid.UUID takes three times as long.
+    high = f"{now:012x}"
+    low = f"{noise & 0xFFF | 0x7000:04x}-{noise >> 12 & 0x3FFF | 0x8000:04x}-{noise >> 32:012x}"
+    return f"{high[:8]}-{high[8:]}-{low}"

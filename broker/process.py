@@ -18,6 +18,8 @@ from broker.plugin_loader import load as load_plugins
 
 __all__ = ["run"]
 
+COLLECT: Final = (20_000, 20, 20)
+"""When the collector looks for circles: rarely, since nothing that is made for a message is part of one."""
 SWITCH_SECONDS: Final = 0.0005
 """How soon the loop lets the store's threads have the interpreter; Python's own 5 ms is many commits long."""
 
@@ -59,6 +61,7 @@ async def _main(loaded: Loaded, reload: Callable[[], Loaded]) -> int:
     await app.start()
     loop.add_signal_handler(signal.SIGHUP, _on_reload, app, reload)
     gc.freeze()  # what has been made until now stays: the collector need not look at it again
+    gc.set_threshold(*COLLECT)
     _announce(app)
     began = time.monotonic()
     await stopping.wait()

@@ -189,8 +189,10 @@ class TurnMachine:
 
     def next_deadline(self) -> float | None:
         """Return when `tick` should be called next, on the clock of `now`; None for not at all."""
-        due = [at for at in (self._speech.flush_at, self.force_at) if at is not None]
-        return min(due) if due else None
+        flush_at, force_at = self._speech.flush_at, self.force_at
+        if flush_at is None or force_at is None:
+            return flush_at if force_at is None else force_at
+        return min(flush_at, force_at)
 
     def tick(self, now: float) -> None:
         """Do what is due."""
