@@ -182,7 +182,7 @@ class Connection(LoopActor):
 
     def _is_full(self) -> bool:
         """Tell whether more waits for the peer than may."""
-        return self.outbox_bytes() > self._outbox_bytes
+        return self._transport.get_write_buffer_size() + self._out_bytes > self._outbox_bytes
 
     # -- logs ---------------------------------------------------------------------------------------
 
