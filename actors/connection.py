@@ -301,7 +301,7 @@ class Connection(LoopActor):
     @handles(Pinged)
     def _pong(self, message: Pinged) -> None:
         if self.close_code is None and not self._is_full():
-            self._out.append(pong_frame(message.payload))
+            self._put(pong_frame(message.payload), 0)
 
     @handles(Hang)
     def _hang(self, message: Hang) -> None:

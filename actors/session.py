@@ -6,16 +6,15 @@ from typing import Any, Final
 
 import attrs
 import msgspec
-import pykka
 from loguru import logger
 
-from broker.actors.agent_bridge import AgentBridge, AnswerAgent, CancelAtAgent, CutAgent, Dispatch
+from broker import operations as ops
+from broker.actors.agent_line import AgentLine
 from broker.actors.lifecycle import Gone, MayStop, StopSession, Sweep
 from broker.actors.log import LogActor
 from broker.actors.loop import handles
 from broker.actors.options import SessionOptions
 from broker.actors.recovery import StoredSession, read_session
-from broker.actors.ref import InboxFull, LoopRef
 from broker.clock import Timer, rfc3339
 from broker.errors import BrokerError
 from broker.ids import new_id
@@ -32,22 +31,9 @@ from broker.messages import (
     TurnRow,
     TurnSettled,
 )
-from broker.operations import (
-    Answer,
-    Attach,
-    Cancel,
-    Close,
-    Created,
-    Delete,
-    Describe,
-    History,
-    Operation,
-    Start,
-    Update,
-)
 from broker.protocol.outgoing import CaughtUp, Outgoing, SessionRecord, SessionReset
 from broker.sessions import session_data
-from broker.turns import AnswerApproval, CancelTurn, Command, CutLink, StartTurn, TurnMachine
+from broker.turns import Command, StartTurn, TurnMachine
 
 __all__ = ["Session"]
 
@@ -138,7 +124,7 @@ class Session(LogActor):
 
     def on_receive(self, message: Any) -> Any:
         """Handle one message; a session that is not there only says so."""
-        if self._missing and isinstance(message, Operation):
+        if self._missing and isinstance(message, ops.Operation):
             self._options.registry(Gone(self.log, self.actor_ref))
             raise BrokerError("not_found", "There is no such session.", field="$.payload.session_id")
         if self._missing and isinstance(message, AgentEvent | _Tick):
@@ -151,8 +137,8 @@ class Session(LogActor):
         if not self._missing:
             self._set_timer()
 
-    @handles(Created)
-    def _created(self, message: Created) -> None:
+    @handles(ops.Created)
+    def _created(self, message: ops.Created) -> None:
         if not self._new:
             raise BrokerError("session_exists", field="$.payload.session_id")
         if message.follower is not None:
@@ -168,8 +154,8 @@ class Session(LogActor):
         }
         self.reply_after_commit((self.durably(answer), self.actor_ref))
 
-    @handles(Attach)
-    def _attach(self, message: Attach) -> Coroutine[Any, Any, None] | None:
+    @handles(ops.Attach)
+    def _attach(self, message: ops.Attach) -> Coroutine[Any, Any, None] | None:
         row = self._check(message.by)
         position = self.locate(message.after_seq, message.epoch)
         head = self._durable_head
@@ -188,14 +174,14 @@ class Session(LogActor):
         reset = () if position.recovered else (SessionReset(self.session_id, self.epoch, head, self.floor),)
         return self.serve(message.follower, position.after, reset)
 
-    @handles(Describe)
-    def _describe(self, message: Describe) -> dict[str, Any]:
+    @handles(ops.Describe)
+    def _describe(self, message: ops.Describe) -> dict[str, Any]:
         row = self._check(message.by)
         view = {**session_data(row), "epoch": self.epoch, "head": self._durable_head, "floor": self.floor}
         return {**view, **self._machine.view(), "variables": self._variables}
 
-    @handles(History)
-    async def _history(self, message: History) -> list[Record]:
+    @handles(ops.History)
+    async def _history(self, message: ops.History) -> list[Record]:
         self._check(message.by)
         before = min(message.before_seq or self._durable_head + 1, self._durable_head + 1)
         kinds = MESSAGES if message.kind == "messages" else None
@@ -204,8 +190,8 @@ class Session(LogActor):
         )
         return page
 
-    @handles(Update)
-    def _update(self, message: Update) -> None:
+    @handles(ops.Update)
+    def _update(self, message: ops.Update) -> None:
         row = self._check_open(message.by)
         if message.title is not None:
             row = attrs.evolve(row, title=message.title)
@@ -220,8 +206,8 @@ class Session(LogActor):
         self._save_row(row)
         self.reply_after_commit(self.durably({"head": self.head}))
 
-    @handles(Start)
-    def _start(self, message: Start) -> None:
+    @handles(ops.Start)
+    def _start(self, message: ops.Start) -> None:
         row = self._check(message.by)
         if row.closed and not self._machine.knows(message.by.user, message.client_msg_id):
             raise BrokerError("already_ended", CLOSED)
@@ -245,36 +231,36 @@ class Session(LogActor):
         }
         self.reply_after_commit(answer)
 
-    @handles(Cancel)
-    def _cancel(self, message: Cancel) -> None:
+    @handles(ops.Cancel)
+    def _cancel(self, message: ops.Cancel) -> None:
         self._check(message.by)
         turn = self._machine.cancel(message.turn_id, by=message.by.user, now=self._clock.monotonic())
         ended = {"status": "ended", "outcome": turn.outcome}
         self.reply_after_commit(ended if turn.outcome else {"status": "cancelling"})
 
-    @handles(Answer)
-    def _answer(self, message: Answer) -> None:
+    @handles(ops.Answer)
+    def _answer(self, message: ops.Answer) -> None:
         self._check(message.by)
         self._machine.answer(message.approval_id, message.option_id, by=message.by.user)
         self.reply_after_commit(self.durably({"resolved_by": message.by.user, "option_id": message.option_id}))
 
-    @handles(Close)
-    def _close(self, message: Close) -> None:
+    @handles(ops.Close)
+    def _close(self, message: ops.Close) -> None:
         row = self._check(message.by)
         if not row.closed:
             self._machine.close(message.by.user, self._clock.monotonic())
             self.write("session.closed", _encode({"by": message.by.user}))
             self._save_row(attrs.evolve(row, closed=True))
             if self._machine.running is None:  # otherwise when it has ended, so that the agent may still settle
-                self.after_commit(self._cut_agent)
+                self.after_commit(self._agent().cut)
         self.reply_after_commit({})
 
-    @handles(Delete)
-    def _delete_all(self, message: Delete) -> None:
+    @handles(ops.Delete)
+    def _delete_all(self, message: ops.Delete) -> None:
         self._check(message.by)
         self._machine.close(message.by.user, self._clock.monotonic())
         self._machine.lose("the session was deleted")
-        self._cut_agent()
+        self._agent().cut()
         self.on_drained()  # what was written until now belongs to the log that goes
         self._delete = True
         self._be_missing()
@@ -300,44 +286,22 @@ class Session(LogActor):
             told = partial(self._options.on_turn_ended, self.session_id, row.turn_id, agent, row.outcome, seconds)
             self.after_commit(told)
             if self._its_row().closed:
-                self.after_commit(self._cut_agent)
+                self.after_commit(self._agent().cut)
 
     def command(self, command: Command) -> None:
         """Carry out a command of the turn machine once what it belongs to is durable."""
         self.after_commit(partial(self._carry_out, command))
 
     def _carry_out(self, command: Command) -> None:
-        bridge = self._options.bridges.get(self._its_row().agent)
-        try:
-            if bridge is not None:
-                self._command_bridge(bridge, command)
-                return
-            why = "the configuration no longer has it"
-        except (InboxFull, pykka.ActorDeadError) as e:
-            why = str(e)
         if isinstance(command, StartTurn):
-            failed = TurnFailed(command.prompt.turn_id, "agent_unavailable", f"The agent cannot be reached: {why}.")
-            self.actor_ref.tell(failed, urgent=True)
+            running = self._machine.running
+            if running is None or running.turn_id != command.prompt.turn_id:
+                return  # it ended before it was durable that it began
+            self._dispatched_at = self._clock.monotonic()
+        self._agent().carry_out(command)
 
-    def _command_bridge(self, bridge: LoopRef[AgentBridge], command: Command) -> None:
-        match command:
-            case StartTurn(prompt):
-                running = self._machine.running
-                if running is None or running.turn_id != prompt.turn_id:
-                    return  # it ended before it was durable that it began
-                self._dispatched_at = self._clock.monotonic()
-                bridge.tell(Dispatch(self.actor_ref, prompt))
-            case CancelTurn(turn_id):
-                bridge.tell(CancelAtAgent(self.session_id, turn_id), urgent=True)
-            case AnswerApproval(turn_id, key, option_id):
-                bridge.tell(AnswerAgent(self.session_id, turn_id, key, option_id), urgent=True)
-            case CutLink():
-                bridge.tell(CutAgent(self.session_id), urgent=True)
-
-    def _cut_agent(self) -> None:
-        bridge = self._options.bridges.get(self._its_row().agent)
-        if bridge is not None and bridge.is_alive():
-            bridge.tell(CutAgent(self.session_id), urgent=True)
+    def _agent(self) -> AgentLine:
+        return AgentLine(self.actor_ref, self.session_id, self._options.bridges.get(self._its_row().agent))
 
     # -- time ---------------------------------------------------------------------------------------
 
@@ -382,7 +346,7 @@ class Session(LogActor):
         if self._timer is not None:
             self._timer.cancel()
         if not self._missing:
-            self._cut_agent()
+            self._agent().cut()
 
     def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
         """The next incarnation starts from what is durable; an agent that still works for this one is cut."""
@@ -390,7 +354,7 @@ class Session(LogActor):
         if self._timer is not None:
             self._timer.cancel()
         if self._row is not None:
-            self._cut_agent()
+            self._agent().cut()
 
     @property
     def running(self) -> bool:

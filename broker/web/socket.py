@@ -92,6 +92,8 @@ async def _serve(socket: web.WebSocketResponse, request: web.Request, services: 
     finally:
         _farewell(services, peer, ref, code)
         transport.close()
+        if transport.get_write_buffer_size():  # a peer that said good-bye may still never read what waits for it
+            services.clock.call_later(services.connection.patience, transport.abort)
 
 
 async def _read(socket: web.WebSocketResponse, caller: Caller, transport: asyncio.Transport) -> int:
