@@ -16,6 +16,8 @@ from broker.config.tree import Located, Place, find
 
 __all__ = ["EX_CONFIG", "Loaded", "load"]
 
+DEPTH: Final = 5
+"""How far up the wrong parts are left out before the others are looked at no further; no setting lies deeper."""
 EX_CONFIG: Final = 78
 """Exit code for a configuration that cannot be used (sysexits.h; PROTOCOL section 7)."""
 
@@ -76,12 +78,12 @@ def _structured(root: Located) -> tuple[Settings | None, list[Problem]]:
         return structure_settings(root), []
     except ConfigErrors as errors:
         problems = errors.problems
-    bad = {problem.path for problem in problems}
-    for wrong in (bad, {path.split(".")[0] for path in bad}):
+    wrong = {problem.path for problem in problems}
+    for _ in range(DEPTH):
         try:
             return structure_settings(_without(root, wrong)), problems
-        except ConfigErrors:
-            continue
+        except ConfigErrors as errors:  # what is left is not whole without what was wrong: leave that out too
+            wrong |= {problem.path.rpartition(".")[0] or problem.path for problem in errors.problems}
     return None, problems
 
 

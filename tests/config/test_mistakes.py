@@ -192,6 +192,11 @@ def test_a_rule_between_settings_is_not_judged_on_a_broken_one(mistakes: Mistake
     ]
 
 
+def test_a_setting_that_is_not_whole_without_its_mistake_hides_no_other(mistakes: Mistakes):
+    text = "listen: {prot: 1, host: 0.0.0.0}\nagents: {claude: {kind: acp, command: claude}}\n"
+    assert [line.split(" ")[0] for line in mistakes(text)] == ["1:10:", "1:25:", "2:39:"]
+
+
 def test_the_line_and_carets_are_shown_under_the_message(tmp_path: Path):
     file = tmp_path / "config.yaml"
     file.write_text("listen:\n  host: localhost\n  prot: 8765  # the port\n")
