@@ -47,8 +47,8 @@ __all__ = [
 
 SWEEP_SECONDS: Final = 30.0
 """How often sessions and rooms are asked whether they can leave memory."""
-RETRY_SECONDS: Final = 60.0
-"""When a session that failed too often is taken up again: its budget of failures is then as good as new."""
+RETRY_SECONDS: Final = 5.0
+"""When a session that failed too often is taken up again, so that its turns end soon after what broke it is mended."""
 
 
 @attrs.frozen
