@@ -19,9 +19,11 @@ CLASSES = [Settings, AcpProfile, EchoProfile, Deadlines] + [
 
 
 def test_the_sample_loads_and_shows_the_defaults():
+    """But for the plugin that everybody wants, and an echo slow enough to be seen streaming."""
     settings = load(SAMPLE, {}, {}).settings
     assert list(settings.plugins) == ["metrics"]
-    assert attrs.evolve(settings, plugins={}) == Settings()
+    assert settings.agents == {"echo": EchoProfile(delay=0.04)}
+    assert attrs.evolve(settings, plugins={}, agents=Settings().agents) == Settings()
 
 
 def test_the_sample_names_every_setting():
