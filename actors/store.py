@@ -208,11 +208,11 @@ class Store(LoopActor):
     def _announce(self, written: _Written) -> None:
         batch, failures = written.batch, written.failures
         self._writing = False
-        if failures:
+        if len(failures) == len(batch.appends):
             self._mark_sick(next(iter(failures.values())))
-        else:
+        else:  # it took some; what it refused broke a rule, which is no sickness of the store's
             self._mark_well()
-        self._stats.commits += 1
+            self._stats.commits += 1
         self._stats.commit_seconds.observe(self._clock.monotonic() - batch.began)
         for i, append in enumerate(batch.appends):
             if append.owner.actor_stopped.is_set():

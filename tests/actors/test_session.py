@@ -184,7 +184,7 @@ async def test_an_id_can_be_chosen_once(house: Any) -> None:
         with pytest.raises(BrokerError) as refusal:
             await house.create(session_id="mine")
         assert refusal.value.code == "session_exists"
-    await sleep(house, "mine")
+    await put_to_sleep(house, "mine")
     with pytest.raises(BrokerError) as refusal:
         await house.create(session_id="mine")
     assert refusal.value.code == "session_exists"
@@ -324,7 +324,7 @@ async def test_what_an_agent_still_says_to_a_session_being_deleted_does_no_harm(
 # -- sleep -------------------------------------------------------------------------------------------
 
 
-async def sleep(house: Any, session_id: str) -> None:
+async def put_to_sleep(house: Any, session_id: str) -> None:
     """Let so much time pass that an idle session leaves memory."""
     for _ in range(3):
         house.clock.advance(3600)
@@ -341,7 +341,7 @@ async def test_an_idle_session_leaves_memory_and_comes_back_with_the_same_log(ho
     turn.settle()
     await house.settle()
     before = await house.ask(session_id, Describe(ANN))
-    await sleep(house, session_id)
+    await put_to_sleep(house, session_id)
     assert house.stats.sessions == 0
     assert turn.line.closed.is_set()
     after = await house.ask(session_id, Describe(ANN))
@@ -371,7 +371,7 @@ async def test_a_session_with_a_viewer_or_a_turn_stays(house: Any) -> None:
     (await house.agent.turn()).settle()
     await house.settle()
     for session_id in (watched, busy):
-        await sleep(house, session_id)
+        await put_to_sleep(house, session_id)
 
 
 async def test_who_comes_while_a_session_is_let_go_is_held_and_served_by_the_next_one(house: Any) -> None:
