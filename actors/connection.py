@@ -12,7 +12,18 @@ from typing import Any, Final
 import attrs
 import pykka
 
-from broker.actors.following import Follow, LogFailed, LogUnreadable, Page, Pause, Pull, Unfollow
+from broker.actors.following import (
+    Follow,
+    FollowAnswer,
+    Following,
+    LogFailed,
+    LogUnreadable,
+    Page,
+    Pause,
+    Pull,
+    Unfollow,
+    Unfollowing,
+)
 from broker.actors.loop import LoopActor, handles
 from broker.actors.ref import LoopRef
 from broker.clock import Clock, Timer
@@ -22,7 +33,7 @@ from broker.protocol.frames import close_frame, ping_frame, pong_frame, text_fra
 from broker.protocol.outgoing import Failure, Format, Outgoing, Parcel, Response, Welcome
 from broker.stats import Stats
 
-__all__ = ["Connection", "ConnectionOptions", "Following", "Hang", "Pinged"]
+__all__ = ["Connection", "ConnectionOptions", "Hang", "Pinged", "SocketReply"]
 
 LOOK_SECONDS: Final = 0.05
 """How often a connection that fell behind looks whether there is room again."""
@@ -42,22 +53,6 @@ class Pinged:
     """The peer sent a ping with this payload."""
 
     payload: bytes
-
-
-@attrs.frozen
-class Following:
-    """The connection now follows a log from `after` on; told just before the answer to the client."""
-
-    log: str
-    ref: LoopRef[Any]
-    after: int
-
-
-@attrs.frozen
-class Unfollowing:
-    """The connection no longer follows a log."""
-
-    log: str
 
 
 class _Look:
@@ -356,13 +351,12 @@ class SocketReply:
         self._refuse = refuse
 
     def set(self, value: Any = None, /) -> None:
-        """Send the response; an answer that begins to follow a log tells the connection first."""
+        """Send the response; one that changes what the connection follows lets it know first."""
         if self._connection.actor_stopped.is_set():
             return
-        if type(value) is tuple:
-            data, *following = value
-            self._note_log(data, *following)
-            value = data
+        if type(value) is FollowAnswer:
+            self._connection.tell(value.note, urgent=True)
+            value = value.data
         if self._request_id is not None:
             self._connection.tell(Response(self._request_id, self._encode(value)), urgent=True)
 
@@ -372,7 +366,3 @@ class SocketReply:
         actor = self._connection.actor
         if actor is not None:
             self._connection.tell(self._refuse(self._request_id, error, actor.peer.connection_id), urgent=True)
-
-    def _note_log(self, data: dict[str, Any], ref: LoopRef[Any], after: int = 0) -> None:
-        log = f"session:{data['session_id']}" if "session_id" in data else f"room:{data['room']}"
-        self._connection.tell(Following(log, ref, after), urgent=True)

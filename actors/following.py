@@ -7,7 +7,18 @@ import attrs
 from broker.actors.ref import LoopRef
 from broker.protocol.outgoing import Parcel
 
-__all__ = ["Follow", "LogFailed", "LogUnreadable", "Page", "Pause", "Pull", "Unfollow"]
+__all__ = [
+    "Follow",
+    "FollowAnswer",
+    "Following",
+    "LogFailed",
+    "LogUnreadable",
+    "Page",
+    "Pause",
+    "Pull",
+    "Unfollow",
+    "Unfollowing",
+]
 
 
 @attrs.define
@@ -88,3 +99,32 @@ class LogUnreadable:
     """The log cannot be read now, so that its follower has to come back later."""
 
     log: str
+
+
+@attrs.define
+class Following:
+    """The connection now follows a log from `after` on."""
+
+    log: str
+    ref: LoopRef[Any]
+    after: int
+
+
+@attrs.define
+class Unfollowing:
+    """The connection no longer follows a log."""
+
+    log: str
+
+
+@attrs.define
+class FollowAnswer:
+    """An answer that changes what the asking connection follows.
+
+    Attributes:
+        data: what the client is told.
+        note: what the connection is told, just before.
+    """
+
+    data: dict[str, Any]
+    note: Following | Unfollowing

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from broker.actors.following import Follow
+from broker.actors.following import Follow, FollowAnswer, Following, Unfollowing
 from broker.actors.lifecycle import Gone, MayStop, Sweep
 from broker.actors.log import LogActor
 from broker.actors.loop import handles
@@ -63,13 +63,13 @@ class Room(LogActor):
             "members": list(self._members.values()),
             "recovered": position.recovered,
         }
-        self.answer_later().set((answer, self.actor_ref, position.after))
+        self.answer_later().set(FollowAnswer(answer, Following(self.log, self.actor_ref, position.after)))
         return self.serve(message.follower, position.after)
 
     @handles(Leave)
-    def _leave(self, message: Leave) -> dict[str, Any]:
+    def _leave(self, message: Leave) -> FollowAnswer:
         self.forget_follower(message.follower)
-        return {}
+        return FollowAnswer({}, Unfollowing(self.log))
 
     @handles(Publish)
     def _publish(self, message: Publish) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from loguru import logger
 
 from broker import operations as ops
 from broker.actors.agent_line import AgentLine
+from broker.actors.following import FollowAnswer, Following, Unfollowing
 from broker.actors.lifecycle import Gone, MayStop, StopSession, Sweep
 from broker.actors.log import LogActor
 from broker.actors.loop import handles
@@ -152,7 +153,7 @@ class Session(LogActor):
             "head": self.head,
             "workspace_dir": row.workspace_dir,
         }
-        self.reply_after_commit((self.durably(answer), self.actor_ref))
+        self.reply_after_commit(FollowAnswer(self.durably(answer), Following(self.log, self.actor_ref, 0)))
 
     @handles(ops.Attach)
     def _attach(self, message: ops.Attach) -> Coroutine[Any, Any, None] | None:
@@ -169,10 +170,15 @@ class Session(LogActor):
             "variables": self._variables,
             "recovered": position.recovered,
         }
-        self.answer_later().set((answer, self.actor_ref, position.after))
+        self.answer_later().set(FollowAnswer(answer, Following(self.log, self.actor_ref, position.after)))
         self._newcomers.add(message.follower)
         reset = () if position.recovered else (SessionReset(self.session_id, self.epoch, head, self.floor),)
         return self.serve(message.follower, position.after, reset)
+
+    @handles(ops.Detach)
+    def _detach(self, message: ops.Detach) -> FollowAnswer:
+        self.forget_follower(message.follower)
+        return FollowAnswer({}, Unfollowing(self.log))
 
     @handles(ops.Describe)
     def _describe(self, message: ops.Describe) -> dict[str, Any]:

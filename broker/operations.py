@@ -15,6 +15,7 @@ __all__ = [
     "Created",
     "Delete",
     "Describe",
+    "Detach",
     "History",
     "IfBusy",
     "Join",
@@ -56,6 +57,13 @@ class Attach(Operation):
     follower: Follower
     after_seq: int
     epoch: str | None
+
+
+@attrs.define
+class Detach(Operation):
+    """Show the log to `follower` no longer."""
+
+    follower: Follower
 
 
 @attrs.define

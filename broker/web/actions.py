@@ -5,8 +5,6 @@ from functools import partial
 from typing import Any, Final
 
 from broker import operations as ops
-from broker.actors.connection import Unfollowing
-from broker.actors.following import Unfollow
 from broker.actors.registry import Connections, CreateSession, SendTo, ToAll
 from broker.clock import rfc3339
 from broker.errors import BrokerError
@@ -23,7 +21,6 @@ __all__ = ["ACTIONS", "new_session"]
 
 ACTIONS: Final[dict[str, ActionRow]] = {}
 Run = Callable[[Caller, Any, str | None], Awaitable[None] | None]
-_EMPTY: Final = b"{}"
 
 
 def _action(name: str, payload: type | None = None, resource: str | None = None) -> Callable[[Run], Run]:
@@ -130,13 +127,7 @@ def _session_attach(caller: Caller, attach: payloads.Attach, request_id: str | N
 
 @_action("session.detach", payloads.Named, "session_id")
 def _session_detach(caller: Caller, named: payloads.Named, request_id: str | None) -> None:
-    log = f"session:{named.session_id}"
-    connection = caller.ref.actor
-    place = None if connection is None else connection.place_of(log)
-    if place is not None and place.is_alive():
-        place.tell(Unfollow(caller.ref), urgent=True)
-    caller.ref.tell(Unfollowing(log), urgent=True)
-    caller.respond(request_id, _EMPTY)
+    caller.to_session(named.session_id, ops.Detach(caller.peer.principal, caller.ref), request_id)
 
 
 @_action("session.close", payloads.Named, "session_id")
@@ -207,7 +198,6 @@ def _room_join(caller: Caller, join: payloads.Join, request_id: str | None) -> N
 def _room_leave(caller: Caller, named: payloads.RoomNamed, request_id: str | None) -> None:
     check_name(named.room, "$.payload.room")
     caller.to_room(named.room, ops.Leave(caller.peer.principal, caller.ref), request_id)
-    caller.ref.tell(Unfollowing(f"room:{named.room}"), urgent=True)
 
 
 @_action("room.publish", payloads.Publish, "room")

@@ -196,6 +196,19 @@ async def test_who_detached_hears_nothing_more(app: App, dial: Dial) -> None:
     await other.silent()
 
 
+async def test_attach_and_detach_in_one_breath_end_detached(app: App, dial: Dial) -> None:
+    owner, viewer = await dial(app.port), await dial(app.port)
+    session_id = (await owner.do("session.create"))["session_id"]
+    for action in ("session.attach", "session.detach"):
+        request = {"id": action, "type": "request", "action": action, "payload": {"session_id": session_id}}
+        await viewer.send(json.dumps(request))
+    await viewer.take(lambda message: message.get("id") == "session.detach")
+    viewer.heard.clear()
+    await whole_turn(owner, session_id, "hi")
+    await viewer.silent()
+    assert (await owner.do("get_connections"))["connections"][1]["sessions"] == []
+
+
 async def test_a_closed_session_is_read_but_not_written(app: App, dial: Dial) -> None:
     client = await dial(app.port)
     session_id = (await client.do("session.create", agent="endless"))["session_id"]
