@@ -1,9 +1,12 @@
 """Real ACP agents in child processes, through the whole broker, to real sockets."""
 
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,34 @@ async def test_an_agent_of_the_sdk_streams_asks_is_answered_from_elsewhere_and_g
     tool = next(message["data"] for message in log if message["event"] == "tool.updated")
     assert tool["status"] == "completed"
     assert log[-1]["data"]["outcome"] == "completed"
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples that the SDK ships with its source, of the version installed here; skipped where it cannot be had."""
+    folder = tmp_path_factory.mktemp("sdk")
+    wanted = f"agent-client-protocol=={version('agent-client-protocol')}"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", wanted]
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=90)
+    except subprocess.SubprocessError as e:
+        pytest.skip(f"the source of {wanted} cannot be had: its own examples are not tested: {e}")
+    (archive,) = folder.glob("*.tar.gz")
+    shutil.unpack_archive(archive, folder, filter="data")
+    return next(folder.glob("*/examples"))
+
+
+@pytest.mark.parametrize("name", ["agent.py", "echo_agent.py"])
+async def test_the_own_examples_of_the_sdk_work(make_broker: Make, dial: Dial, examples: Path, name: str) -> None:
+    agent = {"kind": "acp", "command": [sys.executable, str(examples / name)]}
+    broker = make_broker(agents={"example": agent}, default_agent="example")
+    broker.start()
+    client = await dial(broker.port)
+    await begin(client, "example", "Are you there?")
+    log = await client.records("turn.ended")
+    assert log[-1]["data"]["outcome"] == "completed"
+    said = "".join(message["data"]["text"] for message in log if message["event"] == "message.delta")
+    assert "Are you there?" in said
 
 
 async def test_an_agent_killed_in_mid_turn_is_lost_and_the_next_turn_has_a_new_one(client: Any) -> None:
