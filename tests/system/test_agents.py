@@ -93,7 +93,7 @@ async def test_an_agent_of_the_sdk_streams_asks_is_answered_from_elsewhere_and_g
 
 @pytest.fixture(scope="module")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The examples that the SDK ships with its source, of the version installed here; skipped where it cannot be had."""
+    """The examples in the source of the SDK, of the version installed here; skipped where it cannot be had."""
     folder = tmp_path_factory.mktemp("sdk")
     wanted = f"agent-client-protocol=={version('agent-client-protocol')}"
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", wanted]
