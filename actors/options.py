@@ -27,6 +27,7 @@ class LogOptions:
         clock: time.
         stats: the broker's counters.
         mailbox: messages that may wait for one session or room.
+        registry: who is told when a session or a room may be let go.
         on_committed: told of the records that have become durable.
     """
 
@@ -34,6 +35,7 @@ class LogOptions:
     clock: Clock
     stats: Stats
     mailbox: int = 1000
+    registry: Callable[[Gone], None]
     on_committed: OnCommitted
 
 
@@ -44,13 +46,11 @@ class SessionOptions(LogOptions):
     Attributes:
         bridges: the agent bridges by profile.
         queued_turns: turns that may wait in one session.
-        registry: who is told when the session may be let go.
         on_turn_ended: told (session id, turn id, agent, outcome, seconds) of each durable end.
     """
 
     bridges: Mapping[str, LoopRef[AgentBridge]]
     queued_turns: int
-    registry: Callable[[Gone], None]
     on_turn_ended: Callable[[str, str, str, str, float], None]
 
 
@@ -60,8 +60,6 @@ class RoomOptions(LogOptions):
 
     Attributes:
         history: newest events kept; 0 for no log at all.
-        registry: who is told when the room may be let go.
     """
 
     history: int
-    registry: Callable[[Gone], None]

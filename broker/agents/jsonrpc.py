@@ -7,7 +7,6 @@ import msgspec
 
 __all__ = ["METHOD_NOT_FOUND", "MISREAD", "Answer", "Answered", "Misread", "Peer", "RpcError"]
 
-INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601
 INTERNAL_ERROR: Final = -32603
 

@@ -51,6 +51,7 @@ def add_routes(app: web.Application) -> None:
     router.add_get("/livez", _livez)
     router.add_get("/readyz", _readyz)
     router.add_get("/api/v1/sessions", _sessions)
+    router.add_get("/api/v1/sessions/{session_id}", _session)
     router.add_get("/api/v1/sessions/{session_id}/messages", _messages)
     router.add_get("/api/v1/sessions/{session_id}/records", _records)
     for name, response in _static_files().items():
@@ -97,6 +98,12 @@ async def _sessions(request: web.Request) -> web.Response:
     everyone = "admin" in by.scopes
     rows = await request.app[SERVICES].store.read("sessions", by.user, everyone=everyone, limit=limit, before=before)
     return _json(sessions_page(rows, limit))
+
+
+async def _session(request: web.Request) -> web.Response:
+    session_id = request.match_info["session_id"]
+    by = await _permit(request, "session.attach", session_id)
+    return _json(await request.app[SERVICES].ask_session(session_id, operations.Describe(by)))
 
 
 async def _messages(request: web.Request) -> web.Response:

@@ -101,6 +101,16 @@ async def test_sessions_come_in_pages_newest_first(app: App, dial: Dial, get: Ge
     assert sorted(seen) == sorted(ids)
 
 
+async def test_one_session_is_shown_as_it_stands(app: App, dial: Dial, get: Get) -> None:
+    session_id = await converse(await dial(app.port), title="Mine", variables={"a": 1})
+    status, _, body = await get(app, f"/api/v1/sessions/{session_id}")
+    assert (status, body["title"], body["state"], body["variables"]) == (200, "Mine", "open", {"a": 1})
+    assert (body["turn"], body["queue"], body["approvals"], body["floor"]) == (None, [], [], 1)
+    records = (await get(app, f"/api/v1/sessions/{session_id}/records"))[2]["records"]
+    assert body["head"] == records[-1]["seq"]
+    assert (await get(app, "/api/v1/sessions/nobody"))[0] == 404
+
+
 async def test_records_are_those_of_the_socket_with_the_same_bytes(app: App, dial: Dial, get: Get) -> None:
     session_id = await converse(await dial(app.port))
     viewer = await dial(app.port)
