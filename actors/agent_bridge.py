@@ -16,7 +16,7 @@ from loguru import logger
 
 from broker.actors.loop import LoopActor, handles
 from broker.actors.ref import LoopRef
-from broker.agents.port import AgentKind, AgentLink
+from broker.agents.port import AgentKind, AgentLink, Opening
 from broker.messages import AgentEvent, AgentLost, Prompt, TurnFailed
 from broker.tasks import spawn
 
@@ -122,7 +122,8 @@ class AgentBridge(LoopActor):
             return line.link
         self._cut(prompt.session_id)
         line = self._lines[prompt.session_id] = _Line(session)
-        line.link = self._kind.open(prompt.session_id, prompt.workspace_dir, partial(self._say, line))
+        opening = Opening(prompt.session_id, prompt.workspace_dir, prompt.memory)
+        line.link = self._kind.open(opening, partial(self._say, line))
         return line.link
 
     @staticmethod

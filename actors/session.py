@@ -294,6 +294,10 @@ class Session(LogActor):
             if self._its_row().closed:
                 self.after_commit(self._agent().cut)
 
+    def wall(self) -> int:
+        """Return the wall clock; the turn machine's port."""
+        return self._clock.now()
+
     def command(self, command: Command) -> None:
         """Carry out a command of the turn machine once what it belongs to is durable."""
         self.after_commit(partial(self._carry_out, command))

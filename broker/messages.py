@@ -16,18 +16,23 @@ __all__ = [
     "ANONYMOUS",
     "AgentEvent",
     "AgentLost",
+    "AgentReady",
     "AgentRecord",
     "ApprovalRequested",
+    "LinkStalled",
     "LogRow",
     "Principal",
     "Prompt",
     "Record",
     "SessionRow",
+    "SlotAnswer",
     "TextDelta",
     "TurnFailed",
     "TurnRow",
     "TurnSettled",
     "TurnState",
+    "TurnTaken",
+    "VariablesSet",
     "Write",
 ]
 
@@ -88,6 +93,7 @@ class LogRow:
         floor: the lowest number still held; `head + 1` when none is.
         created_at: when it began.
         updated_at: when it was last written to.
+        bytes: data of all records ever written to it.
     """
 
     name: str
@@ -96,11 +102,17 @@ class LogRow:
     floor: int
     created_at: int
     updated_at: int
+    bytes: int = 0
 
 
 @attrs.define
 class SessionRow:
-    """What is kept of a session beside its log; `variables` is a JSON object."""
+    """What is kept of a session beside its log.
+
+    Attributes:
+        variables: a JSON object.
+        members: a JSON object: whom the owner shares it with, and as what (`member` or `viewer`).
+    """
 
     session_id: str
     owner: str | None
@@ -111,6 +123,7 @@ class SessionRow:
     closed: bool
     created_at: int
     updated_at: int
+    members: bytes = b"{}"
 
 
 @attrs.define
@@ -170,13 +183,45 @@ class Write:
 
 @attrs.define
 class Prompt:
-    """One turn, as an agent is given it; `content` is a JSON string or an array of content blocks."""
+    """One turn, as an agent is given it.
+
+    Attributes:
+        session_id: the session.
+        turn_id: the turn.
+        content: a JSON string or an array of content blocks.
+        variables: the session's, a JSON object.
+        workspace_dir: where the agent may work.
+        messages: what was said before, a JSON array of `{role, content}`; only for kinds that ask for it.
+        memory: what the agent called this session when it opened it (`AgentReady`), if it ever did.
+    """
 
     session_id: str
     turn_id: str
     content: bytes
     variables: bytes = b"{}"
     workspace_dir: str | None = None
+    messages: bytes = b"[]"
+    memory: str | None = None
+
+
+@attrs.define
+class SlotAnswer:
+    """What became of a turn that waits for one of its agent's places.
+
+    Attributes:
+        turn_id: the turn.
+        state: `granted`: it may be dispatched; `waiting`: all places are taken; `unserved`: there is no agent at all.
+    """
+
+    turn_id: str
+    state: Literal["granted", "waiting", "unserved"]
+
+
+@attrs.define
+class TurnTaken:
+    """The agent has the turn and is at work on it, though it may not have said anything yet."""
+
+    turn_id: str
 
 
 @attrs.define
@@ -238,11 +283,13 @@ class TurnSettled:
         turn_id: the turn.
         stop_reason: the agent's word for why, such as `end_turn` or `cancelled`.
         usage: JSON of what it cost, where the agent tells.
+        last: whether nothing of the turn can come after it; otherwise stray output is waited for.
     """
 
     turn_id: str
     stop_reason: str
     usage: bytes | None = None
+    last: bool = True
 
 
 @attrs.define
@@ -262,4 +309,51 @@ class AgentLost:
     reason: str
 
 
-AgentEvent = TextDelta | AgentRecord | ApprovalRequested | TurnSettled | TurnFailed | AgentLost
+@attrs.define
+class LinkStalled:
+    """The link to the agent is down, and may come back in time to go on with this turn."""
+
+    turn_id: str
+    reason: str
+
+
+@attrs.define
+class AgentReady:
+    """The agent is up and has opened its session.
+
+    Attributes:
+        turn_id: the turn that waits for it, if any.
+        data: what viewers are told of it: the data of an `agent.state` record, a JSON object.
+        memory: what the agent calls its session, so that it can be asked to take it up again.
+    """
+
+    turn_id: str | None
+    data: bytes
+    memory: str | None = None
+
+
+@attrs.define
+class VariablesSet:
+    """The agent sets variables of the session.
+
+    Attributes:
+        turn_id: the turn in which it does, if any.
+        variables: a JSON object; one that is null is removed.
+    """
+
+    turn_id: str | None
+    variables: bytes
+
+
+AgentEvent = (
+    TurnTaken
+    | TextDelta
+    | AgentRecord
+    | ApprovalRequested
+    | TurnSettled
+    | TurnFailed
+    | AgentLost
+    | LinkStalled
+    | AgentReady
+    | VariablesSet
+)

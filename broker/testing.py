@@ -15,16 +15,19 @@ import attrs
 import msgspec
 from pykka.messages import ProxyGetAttr
 
-from broker.agents.port import Emit
+from broker.agents.port import Configuration, Configured, Emit, Opening
+from broker.errors import BrokerError
 from broker.messages import (
     AgentEvent,
     AgentLost,
+    AgentReady,
     AgentRecord,
     ApprovalRequested,
     Prompt,
     TextDelta,
     TurnFailed,
     TurnSettled,
+    TurnTaken,
 )
 
 if TYPE_CHECKING:
@@ -263,6 +266,15 @@ class FakeTurn:
         self.cancelled = asyncio.Event()
         self.answers: asyncio.Queue[tuple[str, str | None]] = asyncio.Queue()
 
+    def take(self) -> None:
+        """Say that the agent has the turn and is at work."""
+        self.emit(TurnTaken(self.prompt.turn_id))
+
+    def ready(self, memory: str | None = None, context: str = "fresh") -> None:
+        """Say that the agent is up, and what it calls the session."""
+        data = msgspec.json.encode({"state": "ready", "context": context})
+        self.emit(AgentReady(self.prompt.turn_id, data, memory))
+
     def say(self, text: str, *, thought: bool = False, message_id: str | None = None) -> None:
         """Say some more text."""
         self.emit(TextDelta(self.prompt.turn_id, text, thought, message_id))
@@ -276,9 +288,9 @@ class FakeTurn:
         options = [{"option_id": option_id, "name": option_id, "kind": "allow_once"} for option_id in option_ids]
         self.emit(ApprovalRequested(self.prompt.turn_id, key, title, msgspec.json.encode(options)))
 
-    def settle(self, stop_reason: str = "end_turn", usage: bytes | None = None) -> None:
-        """End the turn."""
-        self.emit(TurnSettled(self.prompt.turn_id, stop_reason, usage))
+    def settle(self, stop_reason: str = "end_turn", usage: bytes | None = None, *, last: bool = True) -> None:
+        """End the turn; with `last` false more output may follow."""
+        self.emit(TurnSettled(self.prompt.turn_id, stop_reason, usage, last))
 
     def fail(self, code: str = "agent_unavailable", message: str = "It does not work.") -> None:
         """End the turn with an error."""
@@ -296,11 +308,14 @@ class FakeTurn:
 class FakeLine:
     """A session's line to a `FakeAgent`; a `broker.agents.port.AgentLink`."""
 
-    def __init__(self, agent: "FakeAgent", session_id: str, workspace_dir: str | None, emit: Emit) -> None:
-        self.session_id = session_id
-        self.workspace_dir = workspace_dir
+    def __init__(self, agent: "FakeAgent", opening: Opening, emit: Emit) -> None:
+        self.session_id = opening.session_id
+        self.workspace_dir = opening.workspace_dir
+        self.memory = opening.memory
         self.emit = emit
+        self.paused = False
         self.closed = asyncio.Event()
+        self.configured: list[Configuration] = []
         self._agent = agent
         self._turns: dict[str, FakeTurn] = {}
 
@@ -317,6 +332,20 @@ class FakeLine:
         """Note the answer."""
         self._turns[turn_id].answers.put_nowait((key, option_id))
 
+    def configure(self, configuration: Configuration, configured: Configured) -> None:
+        """Take the configuration, except for a mode called `impossible`."""
+        self.configured.append(configuration)
+        refused = configuration.mode == "impossible"
+        configured(BrokerError("not_found", "There is no such mode.") if refused else None)
+
+    def pause(self) -> None:
+        """Note that nothing is to be read."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Note that it is to be read again."""
+        self.paused = False
+
     async def close(self) -> None:
         """Note that the line was cut."""
         self.closed.set()
@@ -329,20 +358,41 @@ class FakeAgent:
         lines: the lines opened so far.
         given: the turns started so far that `turn` has not returned.
         refuses: raised when a line is to be opened, if set.
+        started: whether the profile was begun.
         closed: whether the profile was let go of.
+
+    Args:
+        capacity: turns at the same time; None for no limit.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int | None = None) -> None:
+        self._capacity = capacity
+        self.on_capacity: Callable[[], None] = lambda: None
+        self.started = False
         self.lines: list[FakeLine] = []
         self.given: asyncio.Queue[FakeTurn] = asyncio.Queue()
         self.refuses: Exception | None = None
         self.closed = False
 
-    def open(self, session_id: str, workspace_dir: str | None, emit: Emit) -> FakeLine:
+    @property
+    def capacity(self) -> int | None:
+        """Return how many turns may be under way at the same time."""
+        return self._capacity
+
+    @capacity.setter
+    def capacity(self, capacity: int | None) -> None:
+        self._capacity = capacity
+        self.on_capacity()
+
+    async def start(self) -> None:
+        """Note that the profile was begun."""
+        self.started = True
+
+    def open(self, opening: Opening, emit: Emit) -> FakeLine:
         """Return a line for this session."""
         if self.refuses is not None:
             raise self.refuses
-        line = FakeLine(self, session_id, workspace_dir, emit)
+        line = FakeLine(self, opening, emit)
         self.lines.append(line)
         return line
 

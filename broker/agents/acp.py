@@ -10,7 +10,7 @@ import attrs
 from loguru import logger
 
 from broker.agents.dialogue import Dialogue
-from broker.agents.port import Emit
+from broker.agents.port import Configuration, Configured, Emit, Opening
 from broker.agents.process import Child, child_environment
 from broker.errors import BrokerError
 from broker.messages import AgentEvent, Prompt
@@ -22,7 +22,7 @@ LINE_LIMIT: Final = 16 * 1024 * 1024
 """Bytes of the longest line an agent may write."""
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class AcpAgent:
     """An agent profile of kind `acp` (PROTOCOL section 4).
 
@@ -41,9 +41,19 @@ class AcpAgent:
     cwd: str = attrs.Factory(os.getcwd)
     _links: set["AcpLink"] = attrs.field(factory=set, init=False, repr=False)
 
-    def open(self, session_id: str, workspace_dir: str | None, emit: Emit) -> "AcpLink":
+    on_capacity: Callable[[], None] = attrs.field(default=lambda: None, init=False, repr=False)
+
+    @property
+    def capacity(self) -> int | None:
+        """Return how many turns may be under way at the same time; None for no limit."""
+        return None
+
+    async def start(self) -> None:
+        """Do nothing: processes are started behind their first turns."""
+
+    def open(self, opening: Opening, emit: Emit) -> "AcpLink":
         """Return a line for this session; its process is started behind the first turn."""
-        link = AcpLink(self, session_id, workspace_dir or self.cwd, emit, self._links.discard)
+        link = AcpLink(self, opening.session_id, opening.workspace_dir or self.cwd, emit, self._links.discard)
         self._links.add(link)
         return link
 
@@ -95,6 +105,16 @@ class AcpLink:
         """Answer a question of the agent's; None says it was cancelled."""
         if self._dialogue is not None:
             self._dialogue.answer_approval(turn_id, key, option_id)
+
+    def configure(self, configuration: Configuration, configured: Configured) -> None:
+        """Refuse: modes and options are not passed on."""
+        configured(BrokerError("unavailable", "This agent cannot be configured."))
+
+    def pause(self) -> None:
+        """Read nothing from the agent until `resume`."""
+
+    def resume(self) -> None:
+        """Read again."""
 
     async def close(self) -> None:
         """Kill the agent and all it started, and wait until they are reaped; emit nothing any more."""

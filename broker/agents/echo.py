@@ -9,7 +9,8 @@ from typing import Literal, Protocol
 import attrs
 import msgspec
 
-from broker.agents.port import Emit
+from broker.agents.port import Configuration, Configured, Emit, Opening
+from broker.errors import BrokerError
 from broker.messages import Prompt, TextDelta, TurnFailed, TurnSettled
 
 __all__ = ["EchoAgent", "EchoLink", "chunks_of", "text_of"]
@@ -53,7 +54,7 @@ def chunks_of(text: str, chunk: Literal["word", "char"]) -> list[str]:
     return list(text) if chunk == "char" else _WORD.findall(text)
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class EchoAgent:
     """An agent profile of kind `echo` (PROTOCOL section 4).
 
@@ -67,9 +68,19 @@ class EchoAgent:
     chunk: Literal["word", "char"] = "word"
     call_later: CallLater | None = None
 
-    def open(self, session_id: str, workspace_dir: str | None, emit: Emit) -> "EchoLink":
+    on_capacity: Callable[[], None] = attrs.field(default=lambda: None, init=False)
+
+    @property
+    def capacity(self) -> int | None:
+        """Return that there is no limit."""
+        return None
+
+    def open(self, opening: Opening, emit: Emit) -> "EchoLink":
         """Return a line that answers with whatever it is asked."""
         return EchoLink(self, emit)
+
+    async def start(self) -> None:
+        """Do nothing: there is nothing to start."""
 
     async def close(self) -> None:
         """Do nothing: links share nothing."""
@@ -134,6 +145,16 @@ class EchoLink:
 
     def answer_approval(self, turn_id: str, key: str, option_id: str | None) -> None:
         """Do nothing: the echo asks nobody."""
+
+    def configure(self, configuration: Configuration, configured: Configured) -> None:
+        """Say that there is nothing to choose."""
+        configured(BrokerError("not_found", "The echo has no modes and no options."))
+
+    def pause(self) -> None:
+        """Do nothing: there is no pipe between the echo and the broker."""
+
+    def resume(self) -> None:
+        """Do nothing, as in `pause`."""
 
     async def close(self) -> None:
         """Stop at once and say nothing more."""

@@ -3,11 +3,13 @@
 import ipaddress
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 import attrs
 
-__all__ = ["Network", "Origin", "Rule", "StoreUrl", "is_loopback"]
+__all__ = ["HttpUrl", "Network", "Origin", "Rule", "SocketUrl", "StoreUrl", "is_loopback"]
 
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 _DEFAULT_PORT: Final = {"http": "80", "https": "443"}
@@ -61,6 +63,24 @@ def check_store(text: str) -> None:
         raise ValueError("expected sqlite:///FILE, sqlite:////ABSOLUTE/FILE or memory:")
 
 
+def check_url(schemes: tuple[str, ...], text: str) -> None:
+    """Refuse the address of something that cannot be dialled, and one that carries a secret in the open.
+
+    Raises:
+        ValueError: another scheme, no host, an impossible port, or a password inside.
+    """
+    wanted = " or ".join(f"{scheme}://host[:port]/path" for scheme in schemes)
+    try:
+        url = urlsplit(text)
+        dialable = url.scheme in schemes and bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        dialable = False
+    if not dialable:
+        raise ValueError(f"expected {wanted}")
+    if url.username is not None or url.password is not None:
+        raise ValueError("addresses are shown and logged; put the password into a header")
+
+
 def is_loopback(host: str) -> bool:
     """Tell whether only this machine can reach what listens on `host`."""
     if host == "localhost":
@@ -74,3 +94,5 @@ def is_loopback(host: str) -> bool:
 Origin = Annotated[str, Rule(check_origin)]
 Network = Annotated[str, Rule(check_network)]
 StoreUrl = Annotated[str, Rule(check_store)]
+SocketUrl = Annotated[str, Rule(partial(check_url, ("ws", "wss")))]
+HttpUrl = Annotated[str, Rule(partial(check_url, ("http", "https")))]

@@ -10,13 +10,22 @@ import attrs
 from msgspec import Meta
 
 from broker.config.forms import Network, Origin, StoreUrl
-from broker.config.profiles import AcpProfile, AgentProfile, Deadlines, EchoProfile
+from broker.config.profiles import (
+    AcpProfile,
+    AgentProfile,
+    AnthropicProfile,
+    Deadlines,
+    EchoProfile,
+    WebSocketProfile,
+    WorkerProfile,
+)
 from broker.config.tree import Located
 from broker.config.units import Count, Duration, Port, Positive, Size
 
 __all__ = [
     "AcpProfile",
     "AgentProfile",
+    "AnthropicProfile",
     "Deadlines",
     "EchoProfile",
     "Heartbeat",
@@ -29,6 +38,8 @@ __all__ = [
     "Settings",
     "Shutdown",
     "Store",
+    "WebSocketProfile",
+    "WorkerProfile",
 ]
 
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
@@ -114,11 +125,13 @@ class Sessions:
     Attributes:
         idle_after: Time without a viewer or a turn after which a session leaves memory; its log stays.
         keep: Time after its last record for which a session is kept; 0 keeps it for ever.
+        quota: Size of a session's log beyond which it takes no more turns; 0 for no limit.
         workspace_roots: Directories under which a session's workspace_dir must lie.
     """
 
     idle_after: Annotated[Duration, Positive] = 3600.0
     keep: Duration = 30 * 86400.0
+    quota: Size = 1 << 30
     workspace_roots: tuple[Text, ...] = ()
 
 

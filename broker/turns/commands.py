@@ -6,7 +6,14 @@ import attrs
 
 from broker.messages import Prompt, TurnRow, TurnState
 
-__all__ = ["Accepted", "AnswerApproval", "CancelTurn", "Command", "CutLink", "Out", "StartTurn"]
+__all__ = ["Accepted", "AnswerApproval", "AskSlot", "CancelTurn", "Command", "CutLink", "Out", "StartTurn"]
+
+
+@attrs.define
+class AskSlot:
+    """Ask for a place at the agent for this turn; it is answered with a `SlotAnswer`, and again as that changes."""
+
+    turn_id: str
 
 
 @attrs.define
@@ -39,7 +46,7 @@ class CutLink:
     turn_id: str
 
 
-Command = StartTurn | CancelTurn | AnswerApproval | CutLink
+Command = AskSlot | StartTurn | CancelTurn | AnswerApproval | CutLink
 
 
 class Out(Protocol):
@@ -47,6 +54,9 @@ class Out(Protocol):
 
     def write(self, kind: str, data: bytes, turn_id: str | None = None) -> int:
         """Append a record and return its number."""
+
+    def wall(self) -> int:
+        """Return the wall clock's milliseconds since the epoch; for what people read."""
 
     def save(self, row: TurnRow) -> None:
         """Keep the latest state of a turn, together with the records written so far."""

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from broker.agents.acp import AcpAgent, AcpLink
+from broker.agents.port import Opening
 from broker.messages import AgentEvent, AgentLost, AgentRecord, Prompt, TextDelta, TurnFailed, TurnSettled
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -82,7 +83,7 @@ async def line(ear: Ear) -> AsyncIterator[Callable[..., Line]]:
         command = (sys.executable, *flags, str(SCRIPTS / script), *arguments)
         agent = AcpAgent(**({"command": command} | settings))
         agents.append(agent)
-        return Line(agent, agent.open("s1", workspace_dir, ear.emit), ear)
+        return Line(agent, agent.open(Opening("s1", workspace_dir), ear.emit), ear)
 
     yield make
     for agent in agents:

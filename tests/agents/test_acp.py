@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from broker.agents.acp import AcpAgent
+from broker.agents.port import Opening
 from broker.messages import (
     AgentLost,
     AgentRecord,
@@ -165,7 +166,7 @@ def test_all_of_it_runs_on_uvloop_too(line: Callable[..., Any]):
 
     async def turns() -> list[str]:
         heard = asyncio.Queue()
-        link = AcpAgent(agent.agent.command).open("s1", None, heard.put_nowait)
+        link = AcpAgent(agent.agent.command).open(Opening("s1"), heard.put_nowait)
         ends = []
         for turn_id, prompt in (("t1", "tool"), ("t2", "crash 7"), ("t3", "silent")):
             link.start_turn(Prompt("s1", turn_id, json.dumps(prompt).encode()))

@@ -13,6 +13,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from loguru import logger
 
+from broker.agents.port import Opening
 from broker.messages import (
     AgentEvent,
     AgentLost,
@@ -283,6 +284,6 @@ async def test_a_receiver_that_fails_loses_the_agent_and_not_the_turns_end(line:
         ear.emit(event)
 
     agent = line().agent
-    link = agent.open("s2", None, deaf_to_text)
+    link = agent.open(Opening("s2"), deaf_to_text)
     link.start_turn(Prompt("s2", "t1", b'"chunks 3"'))
     assert (await ear.until())[-1] == AgentLost("The agent said something the broker could not handle.")

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.agents.echo import EchoAgent, EchoLink, chunks_of, text_of
+from broker.agents.port import Opening
 from broker.messages import AgentEvent, Prompt, TextDelta, TurnFailed, TurnSettled
 
 
@@ -38,7 +39,7 @@ class HandTimer:
 
 def opened(**settings: Any) -> tuple[EchoLink, list[AgentEvent]]:
     heard: list[AgentEvent] = []
-    return EchoAgent(**settings).open("s1", None, heard.append), heard
+    return EchoAgent(**settings).open(Opening("s1"), heard.append), heard
 
 
 def prompt(content: object, turn_id: str = "t1") -> Prompt:
@@ -123,6 +124,6 @@ async def test_close_ends_a_stream_without_a_word():
 
 
 async def test_time_is_the_running_loops_if_no_other_is_given(ear: Any):
-    link = EchoAgent(delay=0.001).open("s1", None, ear.emit)
+    link = EchoAgent(delay=0.001).open(Opening("s1"), ear.emit)
     link.start_turn(prompt("a b"))
     assert await ear.until() == [TextDelta("t1", "a "), TextDelta("t1", "b"), TurnSettled("t1", "end_turn")]

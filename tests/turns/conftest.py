@@ -30,6 +30,9 @@ class Tray:
         self.out.append(kind)
         return len(self.records)
 
+    def wall(self) -> int:
+        return 1_700_000_000_000
+
     def save(self, row: TurnRow) -> None:
         self.rows[row.turn_id] = row
         self.out.append(f"save {row.state}")
