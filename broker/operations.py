@@ -12,10 +12,13 @@ __all__ = [
     "Attach",
     "Cancel",
     "Close",
+    "Configure",
     "Created",
     "Delete",
     "Describe",
     "Detach",
+    "Drop",
+    "Edit",
     "History",
     "IfBusy",
     "Join",
@@ -24,6 +27,7 @@ __all__ = [
     "Presence",
     "Publish",
     "RoomHistory",
+    "Share",
     "Start",
     "Update",
 ]
@@ -90,11 +94,27 @@ class Update(Operation):
 
 @attrs.define
 class Start(Operation):
-    """Start a turn; `content` is JSON."""
+    """Start a turn; `content` is JSON, `retry_of` an ended turn that is tried again."""
 
     client_msg_id: str
     content: bytes
     if_busy: IfBusy
+    retry_of: str | None = None
+
+
+@attrs.define
+class Edit(Operation):
+    """Change what a turn that still waits is to say; `content` is JSON."""
+
+    turn_id: str
+    content: bytes
+
+
+@attrs.define
+class Drop(Operation):
+    """Take back a turn that still waits."""
+
+    turn_id: str
 
 
 @attrs.define
@@ -110,6 +130,22 @@ class Answer(Operation):
 
     approval_id: str
     option_id: str
+
+
+@attrs.define
+class Share(Operation):
+    """Share the session with a user, as `member` or `viewer`; None ends that."""
+
+    user: str
+    role: Literal["member", "viewer"] | None
+
+
+@attrs.define
+class Configure(Operation):
+    """Ask the session's agent to work in another mode, or with other options."""
+
+    mode: str | None
+    options: Mapping[str, Any]
 
 
 @attrs.define

@@ -12,13 +12,13 @@ ROOT = Path(__file__).parents[1]
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "broker errors messages clock ids tasks stats logs",
+        "broker errors messages clock ids tasks stats logs traces",
         "operations sessions config lag",
         "protocol turns hooks",
         "offers plugin_files store agents",
         "dispatch actors",
         "plugin_loader facade web testing",
-        "app",
+        "app client",
         "process",
         "cli",
         "__main__",
@@ -34,7 +34,7 @@ PORTS = frozenset({"broker.store.port", "broker.agents.port"})
 """All that actors know of the store's engines and the agents' kinds."""
 
 FOREIGN = {
-    "aiohttp": frozenset({"web", "app", "plugins"}),
+    "aiohttp": frozenset({"web", "app", "agents", "client", "plugins"}),
     "pykka": frozenset({"actors", "web", "testing"}),
     "sqlite3": frozenset({"store"}),
     "click": frozenset({"cli"}),
