@@ -5,13 +5,17 @@ Pure: evidence in, complaints out. An empty list is a broker that kept its word.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
 
 View = list[tuple[int, str]]
 """What a client was shown of one log: the numbers and the texts, in the order in which they came."""
+
+
+Judge = Callable[[list[Any]], Iterator[str]]
+"""Complains of the records of one turn, the last of which is its end."""
 
 
 @attrs.frozen
@@ -54,14 +58,27 @@ class Evidence:
     resets: list[str] = attrs.Factory(list)
 
 
-def complaints(logs: dict[str, list[str]], evidence: list[Evidence]) -> list[str]:
+def echoed(records: list[Any]) -> Iterator[str]:
+    """Judge a turn of an agent that echoes and does nothing wrong: its outcome, and what it said."""
+    outcome, asked = records[-1]["data"]["outcome"], asked_by(records)
+    said = said_in(records)
+    if outcome == "completed" and said != asked:
+        yield f"completed with {said!r} for {asked!r}"
+    if outcome == "lost" and asked is not None and not asked.startswith(said):
+        yield f"lost after {said!r}, which is no part of {asked!r}"
+    if outcome not in {"completed", "lost"}:
+        yield f"ended as {outcome}"
+
+
+def complaints(logs: dict[str, list[str]], evidence: list[Evidence], judge: Judge = echoed) -> list[str]:
     """Return every promise that was broken.
 
     Args:
         logs: the texts of each log's records, read back in the end.
         evidence: of every client.
+        judge: complains of the records of one turn that has ended.
     """
-    found = [f"{log}: {text}" for log, texts in logs.items() for text in _of_log(log, texts)]
+    found = [f"{log}: {text}" for log, texts in logs.items() for text in _of_log(log, texts, judge)]
     sent = Counter(key for one in evidence for key in one.sent)
     for one in evidence:
         found += [f"{one.who}: {text}" for text in _of_client(logs, one)]
@@ -70,7 +87,17 @@ def complaints(logs: dict[str, list[str]], evidence: list[Evidence]) -> list[str
     return found
 
 
-def _of_log(log: str, texts: list[str]) -> Iterator[str]:
+def asked_by(records: list[Any]) -> Any:
+    """Return the prompt of a turn, None if its record is missing."""
+    return next((record["data"]["content"] for record in records if record["event"] == "user.message"), None)
+
+
+def said_in(records: list[Any]) -> str:
+    """Return what the agent said in a turn."""
+    return "".join(record["data"]["text"] for record in records if record["event"] == "message.delta")
+
+
+def _of_log(log: str, texts: list[str], judge: Judge) -> Iterator[str]:
     records = [json.loads(text) for text in texts]
     seqs = [record["seq"] for record in records]
     if seqs != list(range(1, len(seqs) + 1)):
@@ -82,11 +109,11 @@ def _of_log(log: str, texts: list[str]) -> Iterator[str]:
             if "turn_id" in record:
                 by_turn[record["turn_id"]].append(record)
         for turn_id, own in by_turn.items():
-            yield from (f"turn {turn_id}: {text}" for text in _of_turn(own))
+            yield from (f"turn {turn_id}: {text}" for text in _of_turn(own, judge))
         yield from _one_at_a_time(records)
 
 
-def _of_turn(records: list[Any]) -> Iterator[str]:
+def _of_turn(records: list[Any], judge: Judge) -> Iterator[str]:
     kinds = [record["event"] for record in records]
     for kind in ("user.message", "turn.ended"):
         if kinds.count(kind) != 1:
@@ -99,15 +126,7 @@ def _of_turn(records: list[Any]) -> Iterator[str]:
     if kinds[-1] != "turn.ended":
         yield f"{kinds[-1]} comes after its end"
         return
-    outcome = records[-1]["data"]["outcome"]
-    asked = next((record["data"]["content"] for record in records if record["event"] == "user.message"), None)
-    said = "".join(record["data"]["text"] for record in records if record["event"] == "message.delta")
-    if outcome == "completed" and said != asked:
-        yield f"completed with {said!r} for {asked!r}"
-    if outcome == "lost" and asked is not None and not asked.startswith(said):
-        yield f"lost after {said!r}, which is no part of {asked!r}"
-    if outcome not in {"completed", "lost"}:
-        yield f"ended as {outcome}"
+    yield from judge(records)
 
 
 def _one_at_a_time(records: list[Any]) -> Iterator[str]:

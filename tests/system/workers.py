@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,7 +18,10 @@ OPEN = 4
 WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "and", "comes", "back", "for", "more"]
 
 
-__all__ = ["Worker"]
+DROPS = 0.01
+"""How likely a planner loses its line before each thing it does."""
+
+__all__ = ["Planner", "Worker"]
 
 
 class Refused(Exception):  # noqa: N818 - what happened to the request
@@ -28,27 +32,23 @@ class Later(Exception):  # noqa: N818 - what it was told
     """The broker answered that nothing was accepted, and to try again."""
 
 
-class Worker:
-    """One client, over as many connections as it takes.
+class Client:
+    """One client, over as many connections as it takes, that looks at sessions and starts turns in them.
 
     Args:
         evidence: where it writes down what it did and was told.
-        port: returns where the broker is now.
-        sessions: those it watches and takes its turns in.
-        room: the room it is a member of.
-        seed: of what it does.
+        acked: makes what it writes down.
+        port: where the broker is.
+        sessions: those it watches.
     """
 
-    def __init__(self, evidence: Any, acked: Any, port: int, sessions: list[str], room: str, seed: int) -> None:
+    def __init__(self, evidence: Any, acked: Any, port: int, sessions: list[str]) -> None:
         self.evidence = evidence
         self.progress = 0
         self.connected = 0
         self._acked = acked
         self._port = port
         self._sessions = sessions
-        self._room = room
-        self._random = random.Random(seed)
-        self._numbers = itertools.count(1)
         self._ids = itertools.count(1)
         self._unanswered: dict[str, dict[str, Any]] = {}  # turns by client_msg_id, to be sent again as they are
         self._ended: set[str] = set()
@@ -57,12 +57,12 @@ class Worker:
         self._waiting: dict[str, asyncio.Future[Any]] = {}
         self._grown = asyncio.Event()
         self._socket: ClientConnection
-        for log in (*(f"session:{session}" for session in sessions), f"room:{room}"):
-            evidence.views[log] = []
+        for session in sessions:
+            evidence.views[f"session:{session}"] = []
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then until every turn it sent is accepted; come back after each death."""
-        while not stop.is_set() or self._unanswered:
+        while not self._done(stop):
             try:
                 async with connect(
                     f"ws://127.0.0.1:{self._port}/ws", compression=None, ping_interval=None, close_timeout=1
@@ -71,6 +71,12 @@ class Worker:
                     await self._beside_reading(lambda: self._work(stop))
             except (*GONE, Later):
                 await asyncio.sleep(0.02)  # as a polite client backs off
+
+    def _done(self, stop: asyncio.Event) -> bool:
+        return stop.is_set() and not self._unanswered
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        raise NotImplementedError
 
     async def see_all(self, heads: dict[str, int]) -> None:
         """Come back once more and stay until it has been shown everything up to these numbers."""
@@ -149,7 +155,6 @@ class Worker:
     async def _resume(self) -> None:
         for session_id in self._sessions:
             await self._attach("session.attach", f"session:{session_id}", session_id=session_id)
-        await self._attach("room.join", f"room:{self._room}", room=self._room)
 
     async def _attach(self, action: str, log: str, **payload: Any) -> None:
         where = {"epoch": self._epochs[log]} if log in self._epochs else {}
@@ -162,7 +167,45 @@ class Worker:
         view = self.evidence.views[log]
         return view[-1][0] if view else 0
 
-    # -- what it does ----------------------------------------------------------------------------------
+    # -- turns -----------------------------------------------------------------------------------------
+
+    async def _send_turn(self, key: str) -> None:
+        payload = self._unanswered[key]
+        log = f"session:{payload['session_id']}"
+        self.evidence.sent[log, key] += 1
+        try:
+            data = await self._ask("turn.start", **payload)
+        except Later as e:
+            if e.args[0]["code"] == "queue_full":
+                return  # it stays unanswered and is sent again with the next connection, or in the end
+            raise
+        del self._unanswered[key]
+        if data["turn_id"] not in self._ended:
+            self._open[data["turn_id"]] = log
+        self._note(log, data["seq"], "turn", key, payload["content"], data["turn_id"])
+
+    def _note(self, log: str, seq: int, kind: str, key: str, content: Any, turn_id: str | None = None) -> None:
+        self.evidence.acked.append(self._acked(log, seq, kind, key, content, turn_id))
+
+
+class Worker(Client):
+    """A client that takes turns, publishes into a room and sets variables, as its dice fall.
+
+    Args:
+        room: the room it is a member of.
+        seed: of what it does.
+    """
+
+    def __init__(self, evidence: Any, acked: Any, port: int, sessions: list[str], room: str, seed: int) -> None:
+        super().__init__(evidence, acked, port, sessions)
+        self._room = room
+        self._random = random.Random(seed)
+        self._numbers = itertools.count(1)
+        evidence.views[f"room:{room}"] = []
+
+    async def _resume(self) -> None:
+        await super()._resume()
+        await self._attach("room.join", f"room:{self._room}", room=self._room)
 
     async def _work(self, stop: asyncio.Event) -> None:
         await self._resume()
@@ -184,21 +227,6 @@ class Worker:
         self._unanswered[key] = {"session_id": session_id, "client_msg_id": key, "content": content}
         await self._send_turn(key)
 
-    async def _send_turn(self, key: str) -> None:
-        payload = self._unanswered[key]
-        log = f"session:{payload['session_id']}"
-        self.evidence.sent[log, key] += 1
-        try:
-            data = await self._ask("turn.start", **payload)
-        except Later as e:
-            if e.args[0]["code"] == "queue_full":
-                return  # it stays unanswered and is sent again with the next connection, or in the end
-            raise
-        del self._unanswered[key]
-        if data["turn_id"] not in self._ended:
-            self._open[data["turn_id"]] = log
-        self._note(log, data["seq"], "turn", key, payload["content"], data["turn_id"])
-
     async def _publish(self) -> None:
         key, log = self._key(), f"room:{self._room}"
         data = {"key": key, "fill": "x" * self._random.randint(0, 2000)}
@@ -213,8 +241,70 @@ class Worker:
         answer = await self._ask("session.update", session_id=session_id, variables={"key": key})
         self._note(log, answer["head"], "update", key, {"key": key})
 
-    def _note(self, log: str, seq: int, kind: str, key: str, content: Any, turn_id: str | None = None) -> None:
-        self.evidence.acked.append(self._acked(log, seq, kind, key, content, turn_id))
-
     def _key(self) -> str:
         return f"{self.evidence.who}-{next(self._numbers)}"
+
+
+class Planner(Client):
+    """A client that starts the turns it was given, cancels those that ask for it, and loses its line at times.
+
+    Args:
+        plans: (session id, key, content) of each turn, in its order.
+        to_cancel: tells by a turn's content whether it is to be cancelled once it has said something.
+        seed: of when it loses its line.
+    """
+
+    def __init__(
+        self,
+        evidence: Any,
+        acked: Any,
+        port: int,
+        sessions: list[str],
+        plans: list[tuple[str, str, str]],
+        to_cancel: Callable[[str], bool],
+        seed: int,
+    ) -> None:
+        super().__init__(evidence, acked, port, sessions)
+        self._plans = deque(plans)
+        self._to_cancel = to_cancel
+        self._random = random.Random(seed)
+        self._talking: set[str] = set()
+
+    def _done(self, stop: asyncio.Event) -> bool:
+        return not (self._plans or self._unanswered or self._open)
+
+    def _hear(self, text: str) -> None:
+        super()._hear(text)
+        message = json.loads(text)
+        if message.get("event") == "message.delta":
+            self._talking.add(message["turn_id"])
+
+    async def _work(self, stop: asyncio.Event) -> None:
+        await self._resume()
+        for key in list(self._unanswered):
+            await self._send_turn(key)
+        asked: set[str] = set()
+        while not self._done(stop):
+            await self._cancel(asked)
+            if self._random.random() < DROPS:
+                self._socket.transport.abort()
+                raise ConnectionResetError
+            if self._plans and len(self._open) + len(self._unanswered) < OPEN:
+                session_id, key, content = self._plans.popleft()
+                self._unanswered[key] = {"session_id": session_id, "client_msg_id": key, "content": content}
+                await self._send_turn(key)
+                self.progress += 1
+            elif self._unanswered:
+                for key in list(self._unanswered):
+                    await self._send_turn(key)
+            else:
+                await self._more()
+
+    async def _cancel(self, asked: set[str]) -> None:
+        """Cancel what is to be cancelled and has begun to talk; again on each connection, in case it was not heard."""
+        wanted = {acked.turn_id: acked for acked in self.evidence.acked if acked.turn_id in self._open}
+        for turn_id in (self._talking & wanted.keys()) - asked:
+            if self._to_cancel(wanted[turn_id].content):
+                asked.add(turn_id)
+                session_id = wanted[turn_id].log.removeprefix("session:")
+                await self._ask("turn.cancel", session_id=session_id, turn_id=turn_id)
