@@ -1,57 +1,96 @@
-"""The session's end of the line to its agent: the turn machine's commands, as the bridge understands them."""
+"""The session's end of the line to its agent: what it wants done, as the bridge understands it."""
 
 from typing import Any
 
-import attrs
 import pykka
 
-from broker.actors.agent_bridge import AgentBridge, AnswerAgent, CancelAtAgent, CutAgent, Dispatch
+from broker.actors.agent_bridge import AgentBridge
+from broker.actors.agent_mail import (
+    AnswerAgent,
+    CancelAtAgent,
+    ConfigureAgent,
+    CutAgent,
+    Dispatch,
+    PauseAgent,
+    ReleaseSlot,
+    ResumeAgent,
+    WantSlot,
+)
+from broker.actors.futures import ReplyTo
 from broker.actors.ref import InboxFull, LoopRef
-from broker.messages import TurnFailed
-from broker.turns import AnswerApproval, CancelTurn, Command, CutLink, StartTurn
+from broker.agents.port import Configuration, Opening
+from broker.errors import BrokerError
+from broker.messages import Prompt, SlotAnswer, TurnFailed
 
 __all__ = ["AgentLine"]
 
+GONE = "the configuration no longer has it"
 
-@attrs.frozen
+
 class AgentLine:
     """One session's line.
 
-    Attributes:
+    Args:
         session: who is told if a turn cannot be handed on.
         session_id: its id.
         bridge: the bridge of its agent's profile; None if the configuration no longer has it.
     """
 
-    session: LoopRef[Any]
-    session_id: str
-    bridge: LoopRef[AgentBridge] | None
+    def __init__(self, session: LoopRef[Any], session_id: str, bridge: LoopRef[AgentBridge] | None) -> None:
+        self._session = session
+        self._session_id = session_id
+        self._bridge = bridge
 
-    def carry_out(self, command: Command) -> None:
-        """Tell the bridge; a turn that it cannot take ends as failed, by the same way as an agent's word."""
+    def want(self, turn_id: str) -> None:
+        """Ask for a place; where nobody could give one, handing the turn on is what says why it fails."""
+        if not self._tell(WantSlot(self._session, self._session_id, turn_id)):
+            self._session.tell(SlotAnswer(turn_id, "granted"), urgent=True)
+
+    def release(self, turn_id: str) -> None:
+        """Give a place back, or no longer want it."""
+        self._tell(ReleaseSlot(self._session_id, turn_id))
+
+    def start(self, prompt: Prompt) -> None:
+        """Hand a turn on; one that cannot be taken ends as failed, by the same way as an agent's word."""
         try:
-            if self.bridge is not None:
-                self._tell(self.bridge, command)
+            if self._bridge is not None:
+                self._bridge.tell(Dispatch(self._session, prompt))
                 return
-            why = "the configuration no longer has it"
+            why = GONE
         except (InboxFull, pykka.ActorDeadError) as e:
             why = str(e)
-        if isinstance(command, StartTurn):
-            failed = TurnFailed(command.prompt.turn_id, "agent_unavailable", f"The agent cannot be reached: {why}.")
-            self.session.tell(failed, urgent=True)
+        failed = TurnFailed(prompt.turn_id, "agent_unavailable", f"The agent cannot be reached: {why}.")
+        self._session.tell(failed, urgent=True)
 
-    def cut(self) -> None:
-        """Cut what there is of it."""
-        if self.bridge is not None and self.bridge.is_alive():
-            self.bridge.tell(CutAgent(self.session_id), urgent=True)
+    def cancel(self, turn_id: str) -> None:
+        """Ask the agent to stop a turn."""
+        self._tell(CancelAtAgent(self._session_id, turn_id))
 
-    def _tell(self, bridge: LoopRef[AgentBridge], command: Command) -> None:
-        match command:
-            case StartTurn(prompt):
-                bridge.tell(Dispatch(self.session, prompt))
-            case CancelTurn(turn_id):
-                bridge.tell(CancelAtAgent(self.session_id, turn_id), urgent=True)
-            case AnswerApproval(turn_id, key, option_id):
-                bridge.tell(AnswerAgent(self.session_id, turn_id, key, option_id), urgent=True)
-            case CutLink():
-                bridge.tell(CutAgent(self.session_id), urgent=True)
+    def answer(self, turn_id: str, key: str, option_id: str | None) -> None:
+        """Answer a question of the agent's."""
+        self._tell(AnswerAgent(self._session_id, turn_id, key, option_id))
+
+    def configure(self, opening: Opening, configuration: Configuration, reply_to: ReplyTo) -> None:
+        """Ask the agent to work in another way; its answer goes to `reply_to`."""
+        if not self._tell(ConfigureAgent(self._session, opening, configuration, reply_to)):
+            error = BrokerError("agent_unavailable", "The agent cannot be reached.")
+            reply_to.set_exception((BrokerError, error, None))
+
+    def pause(self) -> None:
+        """Have nothing more read from the agent."""
+        self._tell(PauseAgent(self._session_id))
+
+    def resume(self) -> None:
+        """Have the agent read again."""
+        self._tell(ResumeAgent(self._session_id))
+
+    def cut(self, turn_id: str | None = None) -> None:
+        """Cut what there is of the line, on account of this turn or because the session leaves."""
+        self._tell(CutAgent(self._session_id, turn_id))
+
+    def _tell(self, message: Any) -> bool:
+        """Tell the bridge what it has to know however much it has to do; return whether there is one."""
+        if self._bridge is None or not self._bridge.is_alive():
+            return False
+        self._bridge.tell(message, urgent=True)
+        return True

@@ -11,8 +11,10 @@ from broker.actors.store import StorePort
 from broker.clock import Clock
 from broker.messages import Record
 from broker.stats import Stats
+from broker.traces import Traces
+from broker.turns.rules import TurnRules
 
-__all__ = ["LogOptions", "OnCommitted", "RoomOptions", "SessionOptions"]
+__all__ = ["AgentOptions", "LogOptions", "OnCommitted", "RoomOptions", "SessionOptions"]
 
 OnCommitted = Callable[[str, tuple[Record, ...]], None]
 """Told the name of a log and its records that have become durable, each once, in order."""
@@ -40,17 +42,36 @@ class LogOptions:
 
 
 @attrs.frozen(kw_only=True)
+class AgentOptions:
+    """What the sessions of one agent profile share.
+
+    Attributes:
+        bridge: the way to its agents.
+        rules: what their turns are bound by.
+        history: whether its agents are told with each turn what was said before.
+        memory: whether its agents keep sessions of their own, which they can be asked to take up again.
+    """
+
+    bridge: LoopRef[AgentBridge]
+    rules: TurnRules
+    history: bool = False
+    memory: bool = False
+
+
+@attrs.frozen(kw_only=True)
 class SessionOptions(LogOptions):
     """What all sessions of a broker share.
 
     Attributes:
-        bridges: the agent bridges by profile.
-        queued_turns: turns that may wait in one session.
+        agents: the agent profiles by name.
+        quota: bytes of a session's log beyond which it takes no more turns; 0 for no limit.
+        traces: where each turn's way is noted.
         on_turn_ended: told (session id, turn id, agent, outcome, seconds) of each durable end.
     """
 
-    bridges: Mapping[str, LoopRef[AgentBridge]]
-    queued_turns: int
+    agents: Mapping[str, AgentOptions]
+    quota: int = 0
+    traces: Traces
     on_turn_ended: Callable[[str, str, str, str, float], None]
 
 

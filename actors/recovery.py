@@ -1,21 +1,38 @@
 """What the store knows of a session, read when it comes back: after sleep, after a crash, after a failure."""
 
+from collections.abc import Collection, Mapping
 from typing import Final
 
 import attrs
 import msgspec
 
+from broker.actors.options import AgentOptions
 from broker.actors.store import StorePort
+from broker.actors.transcript import KINDS as SPOKEN
+from broker.actors.transcript import MESSAGES, SIZE
 from broker.messages import LogRow, Record, SessionRow, TurnRow
+from broker.turns.leftovers import KINDS, OUTPUT, USAGE, Leftovers, leftovers_of
 
 __all__ = ["StoredSession", "read_session"]
 
-OUTPUT: Final = ("message.delta", "thought.delta", "tool.started", "tool.updated", "plan.updated", "message.completed")
-APPROVALS: Final = 100
-"""Questions and answers that are looked at; a turn that asks more people more things has other worries."""
+LEFTOVERS: Final = 1000
+"""Newest records that are looked at of the kinds that tell how turns were left."""
+STATES: Final = 50
+"""Newest states of the agent among which what it calls the session is looked for."""
+PAGE: Final = 64
+"""Records of a transcript that are read at a time: what was said may be long."""
+MARGIN: Final = 100
+"""Prompts and answers read beyond those that a transcript holds, for turns that waited long before they started."""
 
 
-@attrs.frozen
+class _Ready(msgspec.Struct):
+    agent_session_id: str | None = None
+
+
+_read_state: Final = msgspec.json.Decoder(_Ready).decode
+
+
+@attrs.define(kw_only=True)
 class StoredSession:
     """A session as an earlier incarnation left it.
 
@@ -23,15 +40,17 @@ class StoredSession:
         row: the session.
         log: its log.
         turns: all its turns, in the order of their acceptance.
-        produced: the turn to which the log's last output belongs; looked up only for an unfinished one.
-        approvals: (turn id, approval id) of the questions that nobody answered; likewise.
+        leftovers: what the log says of those that have not ended.
+        memory: what the agent called the session, if its kind has such a thing.
+        said: the records that a transcript is made of, if the agent is told one.
     """
 
     row: SessionRow
     log: LogRow
     turns: list[TurnRow]
-    produced: str | None = None
-    approvals: tuple[tuple[str, str], ...] = ()
+    leftovers: Leftovers = attrs.Factory(Leftovers)
+    memory: str | None = None
+    said: list[Record] = attrs.Factory(list)
 
     @property
     def unfinished(self) -> bool:
@@ -39,7 +58,7 @@ class StoredSession:
         return any(turn.outcome is None for turn in self.turns)
 
 
-async def read_session(store: StorePort, session_id: str) -> StoredSession | None:
+async def read_session(store: StorePort, session_id: str, agents: Mapping[str, AgentOptions]) -> StoredSession | None:
     """Return what the store knows of a session, None if there is none.
 
     Raises:
@@ -50,22 +69,61 @@ async def read_session(store: StorePort, session_id: str) -> StoredSession | Non
     log: LogRow | None = await store.read("log", name)
     if row is None or log is None:
         return None
-    stored = StoredSession(row, log, await store.read("turns", session_id))
-    if not stored.unfinished:
-        return stored
-    below = log.head + 1
-    output: list[Record] = await store.read("records_before", name, below, limit=1, kinds=OUTPUT)
-    asked: list[Record] = await store.read("records_before", name, below, limit=APPROVALS, kinds=["approval.requested"])
-    answered: list[Record] = await store.read(
-        "records_before", name, below, limit=APPROVALS, kinds=["approval.resolved"]
-    )
-    done = {_approval_id(record) for record in answered}
-    return attrs.evolve(
-        stored,
-        produced=output[0].turn_id if output else None,
-        approvals=tuple((r.turn_id, _approval_id(r)) for r in asked if r.turn_id and _approval_id(r) not in done),
-    )
+    past, agent = _Past(store, name, log.head), agents.get(row.agent)
+    stored = StoredSession(row=row, log=log, turns=await store.read("turns", session_id))
+    if stored.unfinished:
+        stored.leftovers = await past.leftovers()
+    if agent is not None and agent.memory:
+        stored.memory = await past.memory()
+    if agent is not None and agent.history:
+        stored.said = await past.said()
+    return stored
 
 
-def _approval_id(record: Record) -> str:
-    return str(msgspec.json.decode(record.data)["approval_id"])
+class _Past:
+    """Reads a log from its end."""
+
+    def __init__(self, store: StorePort, name: str, head: int) -> None:
+        self._store = store
+        self._name = name
+        self._end = head + 1
+
+    async def newest(self, kinds: Collection[str], limit: int, below: int | None = None) -> list[Record]:
+        page: list[Record] = await self._store.read(
+            "records_before", self._name, below or self._end, limit=limit, kinds=kinds
+        )
+        return page
+
+    async def leftovers(self) -> Leftovers:
+        """Return what the log says of turns that have not ended."""
+        told = [
+            *await self.newest(OUTPUT, 1),
+            *await self.newest(USAGE, 1),
+            *await self.newest(KINDS, LEFTOVERS),
+        ]
+        return leftovers_of(told)
+
+    async def memory(self) -> str | None:
+        """Return what the agent called the session when it last opened it."""
+        for record in reversed(await self.newest(["agent.state"], STATES)):
+            try:
+                memory = _read_state(record.data).agent_session_id
+            except msgspec.MsgspecError:
+                continue
+            if memory is not None:
+                return memory
+        return None
+
+    async def said(self) -> list[Record]:
+        """Return the newest records of a transcript: more than it holds, if there are so many."""
+        said: list[Record] = []
+        below, messages, size = self._end, 0, 0
+        while messages < MESSAGES + MARGIN and size < 2 * SIZE:
+            page = await self.newest(SPOKEN, PAGE, below)
+            if not page:
+                break
+            said = page + said
+            below = page[0].seq
+            messages += sum(record.kind in {"turn.started", "message.completed"} for record in page)
+            size += sum(len(record.data) for record in page)
+        return said

@@ -245,7 +245,7 @@ class LoopRef(pykka.ActorRef[A]):
             raise pykka.ActorDeadError(f"the loop of {self} is closed") from e
 
     def _accept(self, message: Any) -> None:
-        if self.actor_stopped.is_set():
+        if self._actor is None:
             _refuse_dead(self, message)
             return
         self.actor_inbox.append(message)

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import pykka
@@ -19,6 +20,8 @@ RESTARTS: Final = 5
 """Failures of one actor that are forgiven ..."""
 WITHIN: Final = 60.0
 """... within so many seconds; one more and it stays dead, so that a broken one cannot spin."""
+DELAYS: Final = (0.0, 0.1, 0.4, 1.6)
+"""Seconds before the first, second ... of them is made good, and every later one: what broke it may need a moment."""
 STOP_SECONDS: Final = 2.0
 """How long one actor may take to stop before the next is stopped all the same."""
 
@@ -70,7 +73,8 @@ class Supervisor:
         while self._children:
             ref, _ = self._children.popitem()
             try:
-                await ref.stop(timeout=STOP_SECONDS)
+                if not await ref.stop(timeout=STOP_SECONDS):
+                    ref.give_up()  # it failed, and waited to be started again
             except pykka.Timeout:
                 logger.warning("{} did not stop within {} s", ref, STOP_SECONDS)
 
@@ -88,7 +92,21 @@ class Supervisor:
             if child.on_death is not None:
                 child.on_death()
             return
-        logger.warning("{} is started again after {!r}", ref, error)
+        recent = sum(now - failure < WITHIN for failure in child.failures)
+        delay = DELAYS[min(recent, len(DELAYS)) - 1]
+        if not delay:
+            logger.warning("{} is started again after {!r}", ref, error)
+            self._restart(ref)
+            return
+        logger.warning("{} is started again in {:g} s after {!r}", ref, delay, error)
+        self._clock.call_later(delay, partial(self._restart, ref))
+
+    def _restart(self, ref: LoopRef[Any]) -> None:
+        """Put a fresh actor behind a reference, unless it was let go of meanwhile."""
+        child = self._children.get(ref)
+        if child is None:
+            ref.give_up()
+            return
         actor = child.make()
         ref.replace(actor)
         actor.supervised_by(self._failed)

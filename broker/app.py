@@ -1,16 +1,18 @@
 """The composition root: settings to store, plugins, actors and sockets, in this order; stopped in reverse."""
 
 import asyncio
+import hashlib
+import os
 import socket
 from collections.abc import Callable, Sequence
-from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
 from aiohttp import web
 from loguru import logger
 
-from broker.actors.agent_bridge import AgentBridge, CloseAgents
+from broker.actors.agents import Agents
 from broker.actors.connection import ConnectionOptions
 from broker.actors.heartbeat import Heartbeats
 from broker.actors.lifecycle import Gone, StopSession
@@ -21,7 +23,10 @@ from broker.actors.room import Room
 from broker.actors.session import Session
 from broker.actors.store import Expire, Store, StoreHandle
 from broker.actors.supervisor import Supervisor
+from broker.agents.acp.orphans import reap
 from broker.agents.kinds import kind_for
+from broker.agents.port import AgentKind
+from broker.agents.remote.worker import WorkerAgent
 from broker.clock import Clock, SystemClock
 from broker.config import EX_CONFIG, Settings
 from broker.dispatch import Hooks
@@ -38,7 +43,9 @@ from broker.stats import Stats
 from broker.store.engines import engine_for
 from broker.store.port import Engine, StoreError
 from broker.tasks import spawn
+from broker.traces import Traces
 from broker.web.actions import ACTIONS
+from broker.web.agent_socket import add_agent_door
 from broker.web.problems import problems
 from broker.web.services import SERVICES, Services
 from broker.web.site import add_routes, only_known_hosts
@@ -81,7 +88,9 @@ class App:
         self.stats = Stats()
         self.facade = Facade(self.stats)
         self.supervisor = Supervisor(self.clock)
-        self.bridges: dict[str, LoopRef[AgentBridge]] = {}
+        self.traces = Traces(self.clock.now)
+        self._mark = mark_of(settings.store.url)
+        self.kinds: dict[str, AgentKind] = {}
         self.port = settings.listen.port
         self._undo: list[Callable[[], object]] = []
 
@@ -95,6 +104,8 @@ class App:
             self._start_store()
             self._start_plugins()
             self._start_actors()
+            await self._reap_orphans()
+            await self.agents.start()
             await self._recover()
             await self.plugins.start()
             self._check_plugins()
@@ -153,7 +164,7 @@ class App:
         self.plugins.create(self.facade)
         self._check_plugins()
         try:
-            self.hooks = Hooks(self.plugins.instances, self.stats, reserved=ACTIONS)
+            self.hooks = Hooks(self.plugins.instances, self.stats, reserved=ACTIONS, traces=self.traces)
         except PluginRefused as e:
             raise CannotStart(str(e), EX_CONFIG) from e
         self._undo.append(self.facade.stop)
@@ -174,9 +185,15 @@ class App:
             raise CannotStart(text, EX_CONFIG)
 
     def _start_actors(self) -> None:
-        for name, profile in self.settings.agents.items():
-            make = partial(AgentBridge, name, kind_for(profile))
-            self.bridges[name] = self.supervisor.start(make)
+        self.kinds = {name: kind_for(profile, self._mark) for name, profile in self.settings.agents.items()}
+        self.agents = Agents(
+            self.settings.agents,
+            self.kinds,
+            queue_limit=self.settings.limits.queued_turns,
+            supervisor=self.supervisor,
+            clock=self.clock,
+            traces=self.traces,
+        )
         shared: dict[str, Any] = {
             "store": self.store,
             "clock": self.clock,
@@ -186,8 +203,9 @@ class App:
             "on_committed": self._committed,
         }
         self.sessions = SessionOptions(
-            bridges=self.bridges,
-            queued_turns=self.settings.limits.queued_turns,
+            agents=self.agents.options,
+            quota=self.settings.sessions.quota,
+            traces=self.traces,
             on_turn_ended=self._turn_ended,
             **shared,
         )
@@ -229,6 +247,14 @@ class App:
         if self.hooks.turn_ended:
             self.hooks.observe(self.hooks.turn_ended, TurnEnded(session_id, turn_id, agent, outcome, seconds))
 
+    async def _reap_orphans(self) -> None:
+        """End what agents of an earlier run on this store are still at: the turns they had are lost, or go on anew."""
+        if self._mark is None:
+            return
+        ended = await asyncio.to_thread(reap, self._mark)
+        if ended:
+            logger.warning("ended {} processes of agents that an earlier run had left behind", ended)
+
     async def _recover(self) -> None:
         """Take up the sessions whose turns an earlier run left open: what was dispatched ends, what waits goes on."""
         for session_id in await self.store.read("sessions_with_open_turns"):
@@ -250,7 +276,9 @@ class App:
             connection=ConnectionOptions(self.clock, self.settings.limits.outbox_bytes, heartbeat.timeout, self.stats),
             formats={NATIVE.name: NATIVE},
             node=new_id(),
+            traces=self.traces,
             open_to_all=not self.hooks.handshake,
+            workers={name: kind for name, kind in self.kinds.items() if isinstance(kind, WorkerAgent)},
         )
         lag = LoopLag(self.clock)
         self.stats.loop_lag_seconds = lag.seconds
@@ -296,8 +324,16 @@ class App:
         places: dict[str, LoopRef[Session]] = await self.registry.ask(Live())
         sessions = [ref for log, ref in places.items() if log.startswith("session:") and ref.is_alive()]
         await asyncio.gather(*(ref.ask(StopSession(), timeout=5.0) for ref in sessions), return_exceptions=True)
-        await asyncio.gather(*(ref.ask(CloseAgents(), timeout=5.0) for ref in self.bridges.values() if ref.is_alive()))
+        await self.agents.close()
         await self.supervisor.stop()
+
+
+def mark_of(url: str) -> str | None:
+    """Return what the processes of a broker's agents carry in their environment: as unique as its store is."""
+    path = url.removeprefix("sqlite:///")
+    if path == url:
+        return None  # a store in memory, which no later run can have in common with this one
+    return hashlib.blake2b(os.fsencode(Path(path).resolve()), digest_size=16).hexdigest()
 
 
 def make_web_app(services: Services) -> web.Application:
@@ -306,6 +342,7 @@ def make_web_app(services: Services) -> web.Application:
     app[SERVICES] = services
     app.on_response_prepare.append(_sign)
     app.router.add_get("/ws", client_socket)
+    add_agent_door(app)
     add_routes(app)
     for route in services.hooks.routes:
         app.router.add_route(route.method, route.path, route.handler)

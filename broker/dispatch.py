@@ -22,6 +22,7 @@ from broker.messages import Principal
 from broker.offers import Action, collect_actions, collect_routes, to_json
 from broker.stats import Stats
 from broker.tasks import spawn
+from broker.traces import Traces
 
 __all__ = ["Bound", "Hooks", "overridden"]
 
@@ -54,6 +55,7 @@ class Hooks:
         stats: where their errors are counted.
         reserved: the names of the broker's own actions.
         patience: seconds that an async gate may take.
+        traces: where they are found by the id that a client was told.
 
     Attributes:
         handshake: gates for `identify`.
@@ -79,9 +81,11 @@ class Hooks:
         *,
         reserved: Collection[str] = (),
         patience: float = PATIENCE,
+        traces: Traces | None = None,
     ) -> None:
         self._stats = Stats() if stats is None else stats
         self._patience = patience
+        self._traces = traces
         self._observing: defaultdict[str, set[Task[None]]] = defaultdict(set)
         self.handshake = _compile(plugins, "on_handshake")
         self.message = _compile(plugins, "on_message")
@@ -206,6 +210,8 @@ class Hooks:
         """Log and count a plugin's own error; return what a client is told of it, an id by which to ask us."""
         self._stats.plugin_errors[plugin] += 1
         trace_id = new_id()
+        if self._traces is not None:
+            self._traces.fail(trace_id, f"plugin {plugin}", f"{type(error).__name__} in {where}")
         log = limited((plugin, where, type(error))).opt(exception=_from_its_own_line(error))
         log.error("plugin {} failed in {}, trace {}", plugin, where, trace_id)  # noqa: PLE1205 - loguru's braces
         if isinstance(error, TimeoutError):

@@ -1,9 +1,13 @@
 """Ids made by the broker: URL-safe, unguessable, and in the order of their making."""
 
 import os
+import re
 import time
+from typing import Final
 
-__all__ = ["new_id"]
+__all__ = ["made_at", "new_id"]
+
+_MADE: Final = re.compile("([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 def new_id() -> str:
@@ -17,3 +21,9 @@ def new_id() -> str:
     high = f"{now:012x}"
     low = f"{noise & 0xFFF | 0x7000:04x}-{noise >> 12 & 0x3FFF | 0x8000:04x}-{noise >> 32:012x}"
     return f"{high[:8]}-{high[8:]}-{low}"
+
+
+def made_at(some_id: str) -> int | None:
+    """Return when an id was made, in milliseconds since the epoch; None for one that was not made by `new_id`."""
+    made = _MADE.fullmatch(some_id)
+    return None if made is None else int(made[1] + made[2], 16)

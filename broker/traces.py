@@ -11,13 +11,29 @@ import attrs
 
 __all__ = ["Step", "Trace", "Traces"]
 
-TRACES: Final = 10_000
-"""Turns and failed requests that are remembered; the oldest is forgotten first."""
-STEPS: Final = 200
-"""Steps kept of one of them; the first half and the newest, since both its beginning and its end matter."""
+TURNS: Final = 5_000
+"""Turns that are remembered; the oldest is forgotten first."""
+OTHERS: Final = 1_000
+"""Refused messages and failed requests that are remembered: apart, so that no flood of them pushes out turns."""
+MEMORY: Final = 16 * 1024 * 1024
+"""Bytes that the traces of turns may take, and those of other things besides, by the estimates below."""
+STEPS: Final = 100
+"""Steps kept of one trace: the first half and the newest, since both its beginning and its end matter."""
+REASON: Final = 300
+"""Characters kept of a reason."""
+ID: Final = 128
+"""Characters kept of an id (the most that one has: PROTOCOL section 2)."""
+SAME: Final = 16
+"""Traces that one client's id leads to, the newest: it is unique for one user in one session only (P4)."""
+USUAL: Final = 16
+"""Steps of a turn with which nothing special happens; to count their bytes one by one would cost more than them."""
+STEP: Final = 128
+"""Bytes that a step takes, without its reason."""
+TRACE: Final = 512 + USUAL * STEP
+"""Bytes that a trace takes, its ids, their index entries and the usual steps with it."""
 
 
-@attrs.define
+@attrs.frozen
 class Step:
     """Something that was done.
 
@@ -34,17 +50,91 @@ class Step:
     reason: str | None = None
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Trace:
-    """All that is remembered of one turn, or of one request that failed.
+    """All that is remembered of one message and of the turn that came of it, or of one request that failed.
 
     Attributes:
-        ids: what it is known by: `turn_id`, `client_msg_id`, `session_id`, `trace_id`, ...
-        steps: in the order in which they happened.
+        trace_id: of a turn its id, of a failed request its trace id; None for a message that became no turn.
+        session_id: the session it was for, if any.
+        client_msg_id: the client's id of the message, if any.
+        user: who sent it, None for anonymous; empty if that is not known.
+        is_turn: whether it was accepted.
+        left_out: steps in the middle that were too many to keep.
+        size: bytes it takes, estimated.
     """
 
-    ids: dict[str, str]
-    steps: list[Step] = attrs.Factory(list)
+    trace_id: str | None
+    session_id: str | None
+    client_msg_id: str | None
+    user: str | None
+    _ring: "_Ring"
+    is_turn: bool = False
+    left_out: int = 0
+    size: int = TRACE
+    _steps: list[tuple[int, str, str, str | None]] = attrs.Factory(list)  # tuples, which no garbage collection visits
+
+    @property
+    def steps(self) -> list[Step]:
+        """What was done, in the order in which it happened."""
+        return [Step(*step) for step in self._steps]
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is to be done: the turn has ended, or what is no turn was refused or has failed."""
+        if self.is_turn:
+            return any(what == "ended" for _, _, what, _ in self._steps)
+        return bool(self._steps) and self._steps[-1][2] in {"refused", "failed"}
+
+    def add(self, at: int, where: str, what: str, reason: str | None) -> None:
+        """Add a step."""
+        if reason is None and len(self._steps) < USUAL:  # which it has room for anyway
+            self._steps.append((at, where, what, None))
+            return
+        reason = reason and reason[:REASON]
+        self._steps.append((at, where, what, reason))
+        size = STEP + len(reason or "")
+        if len(self._steps) > STEPS:
+            *_, left = self._steps.pop(STEPS // 2)
+            size -= STEP + len(left or "")
+            self.left_out += 1
+        self.size += size
+        self._ring.grow(size)
+
+    def move(self, ring: "_Ring") -> None:
+        """Be kept in this ring."""
+        if self._ring is not ring:
+            self.leave()
+            self._ring = ring
+            ring.put(self)
+
+    def leave(self) -> None:
+        """Be kept no more."""
+        self._ring.remove(self)
+
+
+class _Ring:
+    """Traces in the order of their coming, bounded in number and in bytes; `forget` is told of one that has to go."""
+
+    def __init__(self, most: int, memory: int, forget: Callable[[Trace], None]) -> None:
+        self._most = most
+        self._memory = memory
+        self._forget = forget
+        self._size = 0
+        self._traces: OrderedDict[Trace, None] = OrderedDict()
+
+    def put(self, trace: Trace) -> None:
+        self._traces[trace] = None
+        self.grow(trace.size)
+
+    def remove(self, trace: Trace) -> None:
+        del self._traces[trace]
+        self._size -= trace.size
+
+    def grow(self, size: int) -> None:
+        self._size += size
+        while self._size > self._memory or len(self._traces) > self._most:
+            self._forget(next(iter(self._traces)))
 
 
 class Traces:
@@ -52,43 +142,103 @@ class Traces:
 
     Args:
         now: the wall clock, milliseconds since the epoch.
-        most: traces that are kept.
+        turns: turns that are kept.
+        others: refused messages and failed requests that are kept.
+        memory: bytes that each of the two may take.
     """
 
-    def __init__(self, now: Callable[[], int], most: int = TRACES) -> None:
+    def __init__(self, now: Callable[[], int], turns: int = TURNS, others: int = OTHERS, memory: int = MEMORY) -> None:
         self._now = now
-        self._most = most
-        self._traces: OrderedDict[str, Trace] = OrderedDict()
-        self._known_as: dict[str, str] = {}
+        self._turns = _Ring(turns, memory, self._forget)
+        self._others = _Ring(others, memory, self._forget)
+        self._by_id: dict[str, Trace] = {}
+        self._by_message: dict[str, list[Trace]] = {}
 
-    def begin(self, trace_id: str, **ids: str | None) -> None:
-        """Begin the trace `trace_id` (a turn's id, or one of its own); it is found by each of `ids` as well."""
-        if trace_id not in self._traces:
-            self._traces[trace_id] = Trace({})
-            if len(self._traces) > self._most:
-                self._forget()
-        trace = self._traces[trace_id]
-        for name, value in ids.items():
-            if value is not None:
-                trace.ids[name] = value
-                if name != "session_id":
-                    self._known_as[value] = trace_id
+    def receive(self, where: str, *, session_id: str, client_msg_id: str, user: str | None) -> None:
+        """Note that a message came; one that is sent again is noted where it was before."""
+        self._of_message(session_id, client_msg_id, user).add(self._now(), where, "received", None)
+
+    def refuse(self, where: str, reason: str, *, session_id: str, client_msg_id: str, user: str | None) -> None:
+        """Note that a message was refused; if it is no turn it is kept with the others from now on."""
+        trace = self._of_message(session_id, client_msg_id, user)
+        if not trace.is_turn:
+            trace.move(self._others)
+        trace.add(self._now(), where, "refused", reason)
+
+    def begin(
+        self, turn_id: str, *, session_id: str | None = None, client_msg_id: str | None = None, user: str | None = ""
+    ) -> None:
+        """Begin the trace of a turn that was accepted; it goes on from what was noted of the message it came by."""
+        if turn_id in self._by_id:
+            return
+        trace = None if client_msg_id is None else self._find_message(session_id, client_msg_id, user)
+        if trace is None or trace.is_turn:
+            trace = self._make(self._turns, turn_id, session_id, client_msg_id, user)
+        else:
+            trace.trace_id = turn_id
+            self._by_id[turn_id] = trace
+            trace.move(self._turns)
+        trace.is_turn = True
+
+    def fail(self, trace_id: str, where: str, reason: str) -> None:
+        """Begin the trace of a request that failed inside the broker; its asker knows it by this id alone."""
+        trace = self._make(self._others, trace_id, None, None, "")
+        trace.add(self._now(), where, "failed", reason)
 
     def note(self, trace_id: str, where: str, what: str, reason: str | None = None) -> None:
-        """Add a step to a trace; one that is not remembered any more is left alone."""
-        trace = self._traces.get(trace_id)
-        if trace is None:
-            return
-        if len(trace.steps) >= STEPS:
-            del trace.steps[STEPS // 2]
-        trace.steps.append(Step(self._now(), where, what, reason))
+        """Add a step to the trace of a turn; one that is not remembered any more is left alone."""
+        trace = self._by_id.get(trace_id)
+        if trace is not None:
+            trace.add(self._now(), where, what, reason)
 
     def find(self, some_id: str) -> Trace | None:
-        """Return the trace of a turn, a message or a request that failed; None if none is remembered."""
-        return self._traces.get(some_id) or self._traces.get(self._known_as.get(some_id, ""))
+        """Return the newest trace of a turn, a message or a request that failed; None if none is remembered."""
+        return next(iter(self.known_as(some_id)), None)
 
-    def _forget(self) -> None:
-        oldest, trace = self._traces.popitem(last=False)
-        for value in trace.ids.values():
-            if self._known_as.get(value) == oldest:
-                del self._known_as[value]
+    def known_as(self, some_id: str) -> list[Trace]:
+        """Return all traces that an id leads to, newest first: several where a client's id is not its alone."""
+        traces = self._by_message.get(some_id[:ID], [])[::-1]
+        trace = self._by_id.get(some_id)
+        return traces if trace is None or trace in traces else [trace, *traces]
+
+    def _of_message(self, session_id: str, client_msg_id: str, user: str | None) -> Trace:
+        trace = self._find_message(session_id, client_msg_id, user)
+        return trace or self._make(self._turns, None, session_id, client_msg_id, user)
+
+    def _find_message(self, session_id: str | None, client_msg_id: str, user: str | None) -> Trace | None:
+        """Return the newest trace of what a user sent to a session; an unknown user may be anybody."""
+        for trace in reversed(self._by_message.get(client_msg_id[:ID], ())):
+            if trace.session_id == session_id and (trace.user == user or "" in (trace.user, user)):
+                return trace
+        return None
+
+    def _make(
+        self,
+        ring: _Ring,
+        trace_id: str | None,
+        session_id: str | None,
+        client_msg_id: str | None,
+        user: str | None,
+    ) -> Trace:
+        if client_msg_id is not None:
+            client_msg_id = client_msg_id[:ID]
+        trace = Trace(trace_id, session_id, client_msg_id, user, ring)
+        if trace_id is not None:
+            self._by_id[trace_id] = trace
+        if client_msg_id is not None:
+            same = self._by_message.setdefault(client_msg_id, [])
+            same.append(trace)
+            del same[:-SAME]
+        ring.put(trace)
+        return trace
+
+    def _forget(self, trace: Trace) -> None:
+        trace.leave()
+        if trace.trace_id is not None:
+            self._by_id.pop(trace.trace_id, None)
+        if trace.client_msg_id is not None:
+            same = self._by_message.get(trace.client_msg_id, [])
+            if trace in same:
+                same.remove(trace)
+                if not same:
+                    del self._by_message[trace.client_msg_id]

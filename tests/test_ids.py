@@ -4,7 +4,7 @@ import time
 import uuid
 from urllib.parse import quote
 
-from broker.ids import new_id
+from broker.ids import made_at, new_id
 
 
 def test_an_id_is_a_uuid_of_version_7_of_this_moment() -> None:
@@ -38,3 +38,14 @@ def test_ids_made_in_different_milliseconds_are_in_order() -> None:
         while time.time_ns() // 1_000_000 == now:
             pass
     assert made == sorted(made)
+
+
+def test_an_id_tells_when_it_was_made_and_what_is_none_of_ours_does_not() -> None:
+    before = time.time_ns() // 1_000_000
+    made = made_at(new_id())
+    assert made is not None
+    assert before <= made <= time.time_ns() // 1_000_000
+    assert made_at("017f22e2-79b0-7cc3-98c4-dc0c0c07398f") == 0x017F22E279B0  # the example of RFC 9562, appendix A.6
+    foreign = ["", "t1", str(uuid.uuid4()), f"{new_id()}\n", new_id().replace("-", "_"), "F" + new_id()[1:]]
+    for other in foreign:
+        assert made_at(other) is None, other

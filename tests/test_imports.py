@@ -36,6 +36,8 @@ PORTS = frozenset({"broker.store.port", "broker.agents.port"})
 FOREIGN = {
     "aiohttp": frozenset({"web", "app", "agents", "client", "plugins"}),
     "pykka": frozenset({"actors", "web", "testing"}),
+    "anthropic": frozenset({"agents"}),
+    "httpx2": frozenset({"agents"}),
     "sqlite3": frozenset({"store"}),
     "click": frozenset({"cli"}),
     "ruamel": frozenset({"config"}),

@@ -1,19 +1,48 @@
 """From an agent's profile in the configuration to the agent kind that serves it."""
 
-from broker.agents.acp import AcpAgent
-from broker.agents.echo import EchoAgent
+from broker.agents.acp.agent import AcpAgent
+from broker.agents.claude.agent import AnthropicAgent
+from broker.agents.echo.agent import EchoAgent
 from broker.agents.port import AgentKind
-from broker.config.settings import AcpProfile, AgentProfile, EchoProfile
+from broker.agents.remote.websocket import WebSocketAgent
+from broker.agents.remote.worker import WorkerAgent
+from broker.config.profiles import (
+    AcpProfile,
+    AgentProfile,
+    AnthropicProfile,
+    EchoProfile,
+    WebSocketProfile,
+    WorkerProfile,
+)
 
 __all__ = ["kind_for"]
 
 
-def kind_for(profile: AgentProfile) -> AgentKind:
-    """Return what serves `profile`; nothing is started by that."""
+def kind_for(profile: AgentProfile, mark: str | None = None) -> AgentKind:
+    """Return what serves `profile`; nothing is started by that.
+
+    Args:
+        profile: the profile.
+        mark: what the environment of the processes that it starts says of whose they are (`broker.agents.acp.orphans`).
+    """
     match profile:
-        case AcpProfile():
-            return AcpAgent(profile.command, profile.env, start_timeout=profile.deadlines.start)
         case EchoProfile():
-            return EchoAgent(profile.delay, profile.chunk)
-        case _:
-            raise NotImplementedError(profile.kind)
+            return EchoAgent(profile.delay, profile.chunk, profile.faults)
+        case AcpProfile():
+            return AcpAgent(
+                profile.command, profile.env, profile.process, profile.protocol, profile.capacity or None, mark
+            )
+        case WebSocketProfile():
+            return WebSocketAgent(profile.url, profile.headers, reattach=profile.reattach)
+        case WorkerProfile():
+            return WorkerAgent(reattach=profile.reattach)
+        case AnthropicProfile():
+            return AnthropicAgent(
+                profile.model,
+                profile.api_key,
+                profile.base_url,
+                profile.system,
+                profile.max_tokens,
+                profile.retries,
+                profile.capacity or None,
+            )

@@ -1,18 +1,25 @@
-"""The payloads of PROTOCOL 2a as classes: what each action takes, checked while it is decoded."""
+"""The payloads of PROTOCOL 2a as classes: what each action takes, checked while it is decoded.
+
+Ids and users' names have 1 to 128 characters, an id that a client chooses for a session only letters, digits
+and `._~-`; rooms' names have 1 to 255, titles at most 500; pages have 1 to 1000 entries. The JSON of a payload
+is as large as `limits.message_bytes` allows. Keys that a class does not name are passed over.
+"""
 
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import attrs
 import msgspec
 
-from broker.errors import BrokerError
 from broker.protocol.native import invalid
 
 __all__ = [
     "Answer",
     "Attach",
     "Cancel",
+    "Configure",
     "Create",
+    "Drop",
+    "Edit",
     "History",
     "Join",
     "Listing",
@@ -21,10 +28,9 @@ __all__ = [
     "RoomHistory",
     "RoomNamed",
     "Send",
+    "Share",
     "Start",
     "Update",
-    "check_content",
-    "check_name",
     "decode",
 ]
 
@@ -36,6 +42,7 @@ EventName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Title = Annotated[str, msgspec.Meta(max_length=500)]
 Seq = Annotated[int, msgspec.Meta(ge=1)]
 After = Annotated[int, msgspec.Meta(ge=-1)]
+Options = Annotated[dict[Id, Any], msgspec.Meta(max_length=64)]
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 _NULL: Final = msgspec.Raw(b"null")
 
@@ -95,13 +102,49 @@ class Update:
 
 
 @attrs.define
+class Share:
+    """`session.share`; role null ends it."""
+
+    session_id: Id
+    user: Id
+    role: Literal["member", "viewer"] | None
+
+
+@attrs.define
+class Configure:
+    """`session.configure`: the agent's mode, its options (at most 64), or both."""
+
+    session_id: Id
+    mode: Id | None = None
+    options: Options = attrs.Factory(dict)
+
+
+@attrs.define
 class Start:
-    """`turn.start`; the content is text, or an array of content blocks."""
+    """`turn.start`; the content is text, or an array of content blocks, and not empty."""
 
     session_id: Id
     client_msg_id: Id
     content: msgspec.Raw
     if_busy: Literal["queue", "reject", "interrupt"] = "queue"
+    retry_of: Id | None = None
+
+
+@attrs.define
+class Edit:
+    """`turn.edit`; the content is as in `turn.start`."""
+
+    session_id: Id
+    turn_id: Id
+    content: msgspec.Raw
+
+
+@attrs.define
+class Drop:
+    """`turn.drop`."""
+
+    session_id: Id
+    turn_id: Id
 
 
 @attrs.define
@@ -173,9 +216,12 @@ class Send:
 
 _DECODERS: Final[dict[type, msgspec.json.Decoder[Any]]] = {
     cls: msgspec.json.Decoder(cls)
-    for cls in (Create, Attach, Named, Listing, History, Update, Start, Cancel, Answer, Join, RoomNamed, Publish)
+    for cls in (
+        *(Create, Attach, Named, Listing, History, Update, Share, Configure),
+        *(Start, Edit, Drop, Cancel, Answer),
+        *(Join, RoomNamed, Publish, RoomHistory, Send),
+    )
 }
-_DECODERS.update((cls, msgspec.json.Decoder(cls)) for cls in (RoomHistory, Send))
 
 
 def decode(cls: type[T], payload: bytes) -> T:
@@ -188,35 +234,3 @@ def decode(cls: type[T], payload: bytes) -> T:
         return _DECODERS[cls].decode(payload)  # type: ignore[no-any-return]
     except msgspec.ValidationError as e:
         raise invalid(e, "$.payload") from None
-
-
-def check_name(name: str, field: str) -> None:
-    """Refuse a room's or an event's name that cannot be shown: control characters and the like.
-
-    Raises:
-        BrokerError: `invalid_message`.
-    """
-    if not name.isprintable():
-        raise BrokerError("invalid_message", "A name consists of printable characters.", field=field)
-
-
-@attrs.define
-class _Block:
-    type: str
-
-
-_decode_content: Final = msgspec.json.Decoder(str | list[_Block]).decode
-
-
-def check_content(content: bytes) -> None:
-    """Refuse what is neither text nor an array of content blocks, and what says nothing.
-
-    Raises:
-        BrokerError: `invalid_message`.
-    """
-    try:
-        value = _decode_content(content)
-    except msgspec.ValidationError as e:
-        raise invalid(e, "$.payload.content") from None
-    if not value:
-        raise BrokerError("invalid_message", "The content is empty.", field="$.payload.content")

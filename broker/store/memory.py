@@ -22,12 +22,13 @@ class _Log:
     updated_at: int
     head: int = 0
     floor: int = 1
+    bytes: int = 0
     records: list[Record] = attrs.field(factory=list)
     session: SessionRow | None = None
     turns: dict[int, TurnRow] = attrs.field(factory=dict)
 
     def row(self) -> LogRow:
-        return LogRow(self.name, self.epoch, self.head, self.floor, self.created_at, self.updated_at)
+        return LogRow(self.name, self.epoch, self.head, self.floor, self.created_at, self.updated_at, self.bytes)
 
     def trim(self, floor: int) -> None:
         dropped = min(floor, self.head + 1) - self.floor
@@ -39,6 +40,7 @@ class _Log:
         self.updated_at = write.at
         self.records.extend(write.records)
         self.head += len(write.records)
+        self.bytes += sum([len(record.data) for record in write.records])
         self.session = write.session or self.session
         for turn in write.turns:
             self.turns[turn.seq] = turn if turn.outcome is None else attrs.evolve(turn, content=None)

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Final
 
 from broker.messages import LogRow, Record, SessionRow, TurnRow
+from broker.sessions import CONVERSATION
 from broker.store.faults import explain
 from broker.store.pages import Page
-from broker.store.rules import MESSAGES, SESSION
+from broker.store.rules import SESSION
 
 __all__ = ["SqliteReader"]
 
 _LOG: Final = "(SELECT id FROM logs WHERE name = ?)"
+_HISTORY: Final = " OR ".join(f"kind = '{kind}'" for kind in CONVERSATION)
 _LAST: Final = (1 << 63) - 1  # the highest number SQLite holds; a client may ask beyond it
 
 _RECORDS: Final = Page(("seq", "at", "kind", "turn_id"), ("data", "author"))
@@ -26,7 +28,8 @@ _AFTER: Final = _RECORDS.select(
 )
 
 _SESSIONS: Final = Page(
-    ("session_id", "owner", "agent", "workspace_dir", "title", "closed", "created_at", "updated_at"), ("variables",)
+    ("session_id", "owner", "agent", "workspace_dir", "title", "closed", "created_at", "updated_at"),
+    ("variables", "members"),
 )
 _TURNS: Final = Page(("turn_id", "seq", "user", "client_msg_id", "state", "outcome"), ("digest", "content"))
 _TURNS_OF: Final = _TURNS.select(f"SELECT {_TURNS.columns} FROM turns WHERE log = {_LOG} ORDER BY seq")  # noqa: S608
@@ -40,9 +43,9 @@ def _before(kinds: Collection[str] | None) -> str:
     index = wanted = ""
     if kinds is not None:
         wanted = f"AND kind IN ({', '.join('?' * len(kinds))}) "
-        if kinds and MESSAGES.issuperset(kinds):
+        if kinds and set(CONVERSATION).issuperset(kinds):
             index = "INDEXED BY messages "
-            wanted += "AND kind IN ('user.message', 'message.completed') "
+            wanted += f"AND ({_HISTORY}) "  # as the index says it, or SQLite would not know that it fits
     return _RECORDS.select(
         f"SELECT {_RECORDS.columns} FROM records {index}"  # noqa: S608
         f"WHERE log = {_LOG} AND seq < ? {wanted}ORDER BY seq DESC LIMIT ?"
@@ -69,7 +72,7 @@ class SqliteReader:
         """Return the log's row, None if there is none."""
         with self._explained():
             row = self._connection.execute(
-                "SELECT name, epoch, head, floor, created_at, updated_at FROM logs WHERE name = ?", (name,)
+                "SELECT name, epoch, head, floor, created_at, updated_at, bytes FROM logs WHERE name = ?", (name,)
             ).fetchone()
         return None if row is None else LogRow(*row)
 
@@ -130,8 +133,10 @@ class SqliteReader:
         with self._explained():
             rows = _SESSIONS.read(self._connection, statement, values)
         return [
-            SessionRow(session_id, owner, agent, workspace_dir, title, variables, bool(closed), created_at, updated_at)
-            for session_id, owner, agent, workspace_dir, title, closed, created_at, updated_at, variables in rows
+            SessionRow(
+                id_, owner, agent, workspace_dir, title, variables, bool(closed), created_at, updated_at, members
+            )
+            for id_, owner, agent, workspace_dir, title, closed, created_at, updated_at, variables, members in rows
         ]
 
     @contextmanager

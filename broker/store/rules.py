@@ -6,16 +6,13 @@ from typing import Final
 from broker.messages import Write
 from broker.store.port import StoreError
 
-__all__ = ["MESSAGES", "ROOM", "SESSION", "check"]
+__all__ = ["ROOM", "SESSION", "check"]
 
 SESSION: Final = "session:"
 """What the name of a session's log begins with; the session's id follows."""
 
 ROOM: Final = "room:"
 """What the name of a room's log begins with; the room's name follows."""
-
-MESSAGES: Final = frozenset({"user.message", "message.completed"})
-"""The kinds that make up a conversation as people read it; engines find them without reading the rest."""
 
 
 def check(writes: Sequence[Write], head_of: Callable[[str], int | None]) -> None:

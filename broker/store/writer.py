@@ -8,6 +8,7 @@ for each row: beside a busy loop that is the difference between hundreds and tho
 
 import sqlite3
 from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import attrs
@@ -23,7 +24,7 @@ ROWS: Final = 256
 KNOWN: Final = 10_000
 """Logs whose heads are remembered; asking SQLite again costs some 10 µs for each."""
 
-_LOG: Final = ("id", "name", "epoch", "head", "floor", "created_at", "updated_at")
+_LOG: Final = ("id", "name", "epoch", "head", "floor", "created_at", "updated_at", "bytes")
 _RECORD: Final = ("log", "seq", "at", "kind", "turn_id", "author", "data")
 _SESSION: Final = ("log", *(field.name for field in attrs.fields(SessionRow)))
 _TURN: Final = ("log", "seq", "turn_id", "user", "client_msg_id", "digest", "state", "outcome", "content")
@@ -39,10 +40,13 @@ def _insert(table: str, columns: Sequence[str], update: Sequence[str] = ()) -> C
     return statements.__getitem__
 
 
-_PUT_LOGS: Final = _insert("logs", _LOG, update=("head", "floor", "updated_at"))
+_PUT_LOGS: Final = _insert("logs", _LOG, update=("head", "floor", "updated_at", "bytes"))
 _PUT_RECORDS: Final = _insert("records", _RECORD)
 _PUT_SESSIONS: Final = _insert("sessions", _SESSION, update=_SESSION[1:])
 _PUT_TURNS: Final = _insert("turns", _TURN, update=("state", "outcome", "content"))
+
+
+_cells: Final = attrgetter(*_LOG)
 
 
 @attrs.define
@@ -56,6 +60,7 @@ class _Log:
     floor: int
     created_at: int
     updated_at: int
+    bytes: int
 
 
 class Writer:
@@ -131,7 +136,7 @@ class Writer:
 
     def _begin(self, write: Write, epoch: str) -> _Log:
         self._last_id += 1
-        log = _Log(self._last_id, write.log, epoch, 0, 1, write.at, write.at)
+        log = _Log(self._last_id, write.log, epoch, 0, 1, write.at, write.at, 0)
         self._known[write.log] = log
         return log
 
@@ -140,7 +145,7 @@ class Writer:
         log.updated_at = write.at
         self._logs[log.id] = log
         if write.records:
-            self._append(log.id, write.records)
+            log.bytes += self._append(log.id, write.records)
             log.head += len(write.records)
         if write.session is not None:
             self._sessions[log.id] = write.session
@@ -151,15 +156,17 @@ class Writer:
             if floor > log.floor:
                 log.floor = self._floors[log.id] = floor
 
-    def _append(self, log: int, records: tuple[Record, ...]) -> None:
-        rows = self._records.setdefault(log, [])
+    def _append(self, log: int, records: tuple[Record, ...]) -> int:
+        """Gather the rows of some records, and return how many bytes their data has."""
+        rows, size = self._records.setdefault(log, []), 0
         for r in records:
             rows += (log, r.seq, r.at, r.kind, r.turn_id, r.author, r.data)
+            size += len(r.data)
+        return size
 
     def _flush(self) -> None:
         """Run what has gathered: logs first, for the others refer to them."""
-        logs = [(g.id, g.name, g.epoch, g.head, g.floor, g.created_at, g.updated_at) for g in self._logs.values()]
-        self._put(_PUT_LOGS, len(_LOG), [cell for row in logs for cell in row])
+        self._put(_PUT_LOGS, len(_LOG), [cell for log in self._logs.values() for cell in _cells(log)])
         # In the table's own order: neighbours share a page, which halves the cost beside many logs.
         records = [cell for log in sorted(self._records) for cell in self._records[log]]
         self._put(_PUT_RECORDS, len(_RECORD), records)

@@ -1,42 +1,34 @@
-"""One turn and the questions it waits for: plain state, and how it looks from outside."""
+"""One turn, from its acceptance on: plain state, and how it looks from outside."""
 
 import hashlib
 from typing import Any
 
 import attrs
-import msgspec
 
 from broker.messages import TurnRow, TurnState
 
-__all__ = ["Approval", "Turn", "digest_of"]
-
-
-@attrs.define
-class Approval:
-    """A question that waits for a person."""
-
-    approval_id: str
-    key: str
-    title: str
-    options: bytes
-    tool: bytes | None
-
-    def view(self) -> dict[str, Any]:
-        """Return what people are told of it."""
-        data: dict[str, Any] = {
-            "approval_id": self.approval_id,
-            "title": self.title,
-            "options": msgspec.Raw(self.options),
-        }
-        if self.tool is not None:
-            data["tool"] = msgspec.Raw(self.tool)
-        return data
+__all__ = ["Turn", "digest_of"]
 
 
 @attrs.define(eq=False)
 class Turn:
-    """One turn from its acceptance to its end."""
+    """One turn; remembered after its end, for it may be sent again (P4).
 
+    Attributes:
+        session_id: its session.
+        turn_id: its id.
+        seq: the number of its `user.message`.
+        user: who started it, None for anonymous.
+        client_msg_id: the id under which it may be sent again.
+        digest: a hash of what was first sent under that id.
+        content: what it says, JSON; None once it has ended.
+        state: where it stands.
+        outcome: how it ended, None while it has not.
+        retry_of: the turn that is tried again with it.
+        accepted_at: when it was accepted, in seconds on the machine's clock.
+    """
+
+    session_id: str
     turn_id: str
     seq: int
     user: str | None
@@ -45,23 +37,25 @@ class Turn:
     content: bytes | None
     state: TurnState = "queued"
     outcome: str | None = None
-    produced: bool = False
-    cancelled_by: str | None = None
-    approvals: dict[str, Approval] = attrs.Factory(dict)
+    retry_of: str | None = None
+    accepted_at: float = 0.0
 
     def view(self) -> dict[str, Any]:
         """Return what people who attach are told of it."""
-        return {
+        view: dict[str, Any] = {
             "turn_id": self.turn_id,
             "state": self.state,
             "user": self.user,
             "client_msg_id": self.client_msg_id,
         }
+        if self.retry_of is not None:
+            view["retry_of"] = self.retry_of
+        return view
 
-    def row(self, session_id: str) -> TurnRow:
+    def row(self) -> TurnRow:
         """Return what is kept of the turn."""
         return TurnRow(
-            session_id=session_id,
+            session_id=self.session_id,
             turn_id=self.turn_id,
             seq=self.seq,
             user=self.user,
@@ -70,6 +64,21 @@ class Turn:
             state=self.state,
             outcome=self.outcome,
             content=self.content,
+        )
+
+    @classmethod
+    def of(cls, row: TurnRow) -> "Turn":
+        """Return the turn of which `row` was kept."""
+        return cls(
+            row.session_id,
+            row.turn_id,
+            row.seq,
+            row.user,
+            row.client_msg_id,
+            row.digest,
+            row.content,
+            row.state,
+            row.outcome,
         )
 
 

@@ -11,10 +11,11 @@ from broker.errors import BrokerError
 from broker.ids import new_id
 from broker.messages import Principal, SessionRow
 from broker.protocol import payloads
-from broker.protocol.payloads import check_content, check_name
+from broker.protocol.checks import check_content, check_name
 from broker.sessions import check_workspace
 from broker.web.caller import ActionRow, Caller
 from broker.web.services import Services, to_json
+from broker.web.tracing import TurnReply
 from broker.web.views import before_of, encode_events, encode_messages, encode_records, sessions_page
 
 __all__ = ["ACTIONS", "new_session"]
@@ -160,6 +161,20 @@ def _session_update(caller: Caller, update: payloads.Update, request_id: str | N
     caller.to_session(update.session_id, operation, request_id)
 
 
+@_action("session.share", payloads.Share, "session_id")
+def _session_share(caller: Caller, share: payloads.Share, request_id: str | None) -> None:
+    check_name(share.user, "$.payload.user")
+    caller.to_session(share.session_id, ops.Share(caller.peer.principal, share.user, share.role), request_id)
+
+
+@_action("session.configure", payloads.Configure, "session_id")
+def _session_configure(caller: Caller, configure: payloads.Configure, request_id: str | None) -> None:
+    if configure.mode is None and not configure.options:
+        raise BrokerError("invalid_message", "Say what is to change.", field="$.payload", hint="mode or options")
+    operation = ops.Configure(caller.peer.principal, configure.mode, configure.options)
+    caller.to_session(configure.session_id, operation, request_id)
+
+
 # -- turns ------------------------------------------------------------------------------------------
 
 
@@ -167,8 +182,21 @@ def _session_update(caller: Caller, update: payloads.Update, request_id: str | N
 def _turn_start(caller: Caller, start: payloads.Start, request_id: str | None) -> None:
     content = bytes(start.content)
     check_content(content)
-    operation = ops.Start(caller.peer.principal, start.client_msg_id, content, start.if_busy)
-    caller.to_session(start.session_id, operation, request_id)
+    operation = ops.Start(caller.peer.principal, start.client_msg_id, content, start.if_busy, start.retry_of)
+    reply = TurnReply(caller.reply(request_id), caller.ref, caller.services.traces, start, caller.peer.principal.user)
+    caller.hand_to_session(start.session_id, operation, reply)
+
+
+@_action("turn.edit", payloads.Edit, "session_id")
+def _turn_edit(caller: Caller, edit: payloads.Edit, request_id: str | None) -> None:
+    content = bytes(edit.content)
+    check_content(content)
+    caller.to_session(edit.session_id, ops.Edit(caller.peer.principal, edit.turn_id, content), request_id)
+
+
+@_action("turn.drop", payloads.Drop, "session_id")
+def _turn_drop(caller: Caller, drop: payloads.Drop, request_id: str | None) -> None:
+    caller.to_session(drop.session_id, ops.Drop(caller.peer.principal, drop.turn_id), request_id)
 
 
 @_action("turn.cancel", payloads.Cancel, "session_id")

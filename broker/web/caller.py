@@ -1,20 +1,23 @@
 """The reading half of a client's socket: from a message to the actor that answers it."""
 
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
 
 from broker.actors.connection import Connection, Hang, SocketReply
+from broker.actors.futures import ReplyTo
 from broker.actors.ref import LoopRef
 from broker.actors.registry import ToRoom, ToSession
 from broker.errors import BrokerError, CloseCode
 from broker.hooks import Inbound, Peer, Permission, TurnRequest
 from broker.offers import Action
 from broker.protocol.outgoing import Format, Request, Response
-from broker.protocol.payloads import Start
+from broker.protocol.payloads import Edit, Start, decode
 from broker.tasks import spawn
 from broker.web.services import Encode, Services, to_json
+from broker.web.tracing import SOCKET, refuse
 
 __all__ = ["ActionRow", "Caller"]
 
@@ -89,11 +92,11 @@ class Caller:
                 inbound = Inbound(self.peer, request.action, len(text))
                 waiting = services.hooks.run_gates(services.hooks.message, inbound)
                 if waiting is not None:
-                    self._later(self._act_after(waiting, request), request.id)
+                    self._later(self._act_after(waiting, request), request)
                     return
             self._act(request)
         except Exception as e:  # noqa: BLE001 - one client's message must not end anything but itself
-            self.refuse(request.id, e)
+            self._refuse(request, e)
 
     def refuse(self, request_id: str | None, error: BaseException) -> None:
         """Tell the client that its request was refused, and why."""
@@ -123,9 +126,13 @@ class Caller:
 
     def to_session(self, session_id: str, operation: Any, request_id: str | None, encode: Encode = to_json) -> None:
         """Hand an operation to a session: directly if this connection follows it, else by the registry."""
+        self.hand_to_session(session_id, operation, self.reply(request_id, encode))
+
+    def hand_to_session(self, session_id: str, operation: Any, reply_to: ReplyTo) -> None:
+        """Hand an operation to a session, whose answer goes somewhere else than straight to the client."""
         place = self._place_of(f"session:{session_id}")
         message = ToSession(session_id, operation) if place is None else operation
-        (place or self.services.registry).request(message, self.reply(request_id, encode))
+        (place or self.services.registry).request(message, reply_to)
 
     def to_room(self, room: str, operation: Any, request_id: str | None, encode: Encode = to_json) -> None:
         """Hand an operation to a room; as `to_session`."""
@@ -150,26 +157,27 @@ class Caller:
             self._act_by_plugin(request)
             return
         payload = row.decode(request.payload)
+        if isinstance(payload, Start):
+            user, traces = self.peer.principal.user, self.services.traces
+            traces.receive(SOCKET, session_id=payload.session_id, client_msg_id=payload.client_msg_id, user=user)
         hooks = self.services.hooks
-        if hooks.permission or (hooks.turn and row.name == "turn.start"):
-            self._go(self._steps(row, payload), row, payload, request.id)
+        if hooks.permission or (hooks.turn and isinstance(payload, Start | Edit)):
+            self._go(self._steps(row, payload), row, payload, request)
         else:
-            self._run(row, payload, request.id)
+            self._run(row, payload, request)
 
     def _steps(self, row: ActionRow, payload: Any) -> Iterator[Awaitable[None] | None]:
         hooks, principal = self.services.hooks, self.peer.principal
         yield hooks.run_gates(hooks.permission, Permission(principal, row.name, row.resource(payload)))
-        if isinstance(payload, Start):
+        if isinstance(payload, Start | Edit):
             yield hooks.run_gates(hooks.turn, TurnRequest(payload.session_id, principal, bytes(payload.content)))
 
-    def _go(
-        self, steps: Iterator[Awaitable[None] | None], row: ActionRow, payload: Any, request_id: str | None
-    ) -> None:
+    def _go(self, steps: Iterator[Awaitable[None] | None], row: ActionRow, payload: Any, request: Request) -> None:
         for waiting in steps:
             if waiting is not None:
-                self._later(self._go_after(waiting, steps, row, payload, request_id), request_id)
+                self._later(self._go_after(waiting, steps, row, payload, request), request)
                 return
-        self._run(row, payload, request_id)
+        self._run(row, payload, request)
 
     async def _go_after(
         self,
@@ -177,25 +185,25 @@ class Caller:
         steps: Iterator[Awaitable[None] | None],
         row: ActionRow,
         payload: Any,
-        request_id: str | None,
+        request: Request,
     ) -> None:
         await waiting
-        self._go(steps, row, payload, request_id)
+        self._go(steps, row, payload, request)
 
     async def _act_after(self, waiting: Awaitable[None], request: Request) -> None:
         await waiting
         self._act(request)
 
-    def _run(self, row: ActionRow, payload: Any, request_id: str | None) -> None:
-        work = row.run(self, payload, request_id)
+    def _run(self, row: ActionRow, payload: Any, request: Request) -> None:
+        work = row.run(self, payload, request.id)
         if work is not None:
-            self._later(work, request_id)
+            self._later(work, request)
 
     def _act_by_plugin(self, request: Request) -> None:
         action = self.services.hooks.actions.get(request.action)
         if action is None:
             raise BrokerError("unknown_action", f"unknown action: {request.action[:128]}")
-        self._later(self._answer_by_plugin(action, request), request.id)
+        self._later(self._answer_by_plugin(action, request), request)
 
     async def _answer_by_plugin(self, action: Action, request: Request) -> None:
         hooks = self.services.hooks
@@ -204,22 +212,28 @@ class Caller:
             await waiting
         self.respond(request.id, await hooks.act(action, self.peer, request.payload))
 
-    def _later(self, work: Awaitable[None], request_id: str | None) -> None:
+    def _later(self, work: Awaitable[None], request: Request) -> None:
         """See a request through that has to wait; only so many of one connection at a time (P7)."""
         if self._waiting >= CONCURRENT:
             if hasattr(work, "close"):
                 work.close()
             raise BrokerError("overloaded", f"{CONCURRENT} requests of this connection wait already.", retry_after=1.0)
         self._waiting += 1
-        spawn(self._see_through(work, request_id), name=f"a request of {self.peer.connection_id}")
+        spawn(self._see_through(work, request), name=f"a request of {self.peer.connection_id}")
 
-    async def _see_through(self, work: Awaitable[None], request_id: str | None) -> None:
+    async def _see_through(self, work: Awaitable[None], request: Request) -> None:
         try:
             await work
         except Exception as e:  # noqa: BLE001 - as in take
-            self.refuse(request_id, e)
+            self._refuse(request, e)
         finally:
             self._waiting -= 1
+
+    def _refuse(self, request: Request, error: BaseException) -> None:
+        if request.action == "turn.start":
+            with suppress(BrokerError):  # one that cannot be read has no id to be found by
+                refuse(self.services.traces, decode(Start, request.payload), self.peer.principal.user, error)
+        self.refuse(request.id, error)
 
     def _count_error(self) -> None:
         """Close a connection that sends rubbish without end (PROTOCOL section 2)."""

@@ -14,6 +14,7 @@ from broker.actors.heartbeat import Heartbeats
 from broker.actors.ref import InboxFull, LoopRef
 from broker.actors.registry import Registry, ToRoom, ToSession
 from broker.actors.store import StoreHandle
+from broker.agents.remote.worker import WorkerAgent
 from broker.clock import Clock
 from broker.config import Settings
 from broker.dispatch import Hooks
@@ -22,8 +23,9 @@ from broker.hooks import Failure as Broke
 from broker.ids import new_id
 from broker.protocol.outgoing import Failure, Format
 from broker.stats import Stats
+from broker.traces import Traces
 
-__all__ = ["ASK_SECONDS", "SERVICES", "Services"]
+__all__ = ["ASK_SECONDS", "SERVICES", "Services", "expected", "to_json"]
 
 ASK_SECONDS: Final = 30.0
 """How long an HTTP request waits for an actor before it is answered with `timeout`."""
@@ -44,8 +46,10 @@ class Services:
         connection: what all connections share.
         formats: the wire formats by subprotocol.
         node: this process's id.
+        traces: where each reply went.
         ready: whether new clients are wanted; not while draining.
         open_to_all: whether nobody has to say who they are.
+        workers: the agent profiles that agents may dial in for, by name.
     """
 
     settings: Settings
@@ -58,8 +62,10 @@ class Services:
     connection: ConnectionOptions
     formats: Mapping[str, Format]
     node: str
+    traces: Traces
     ready: bool = False
     open_to_all: bool = True
+    workers: Mapping[str, WorkerAgent] = attrs.Factory(dict)
 
     def failure(self, request_id: str | None, error: BaseException, conn: str | None = None) -> Failure:
         """Return what a client is told of an error; what is no refusal is logged, and told as a trace id only."""
@@ -69,16 +75,11 @@ class Services:
 
     def refusal(self, error: BaseException, **ids: str | None) -> BrokerError:
         """Return the typed refusal that an exception amounts to; `ids` go with the log line of an unexpected one."""
-        match error:
-            case BrokerError():
-                return error
-            case InboxFull():
-                return BrokerError("overloaded", retry_after=1.0)
-            case pykka.ActorDeadError():
-                return BrokerError("unavailable", retry_after=1.0)
-            case pykka.Timeout():
-                return BrokerError("timeout")
+        refusal = expected(error)
+        if refusal is not None:
+            return refusal
         trace_id = new_id()
+        self.traces.fail(trace_id, "broker", type(error).__name__)
         bound = logger.bind(trace_id=trace_id, **{name: value for name, value in ids.items() if value})
         bound.opt(exception=error).error("a request failed inside the broker")
         self.hooks.observe(self.hooks.failed, Broke("a request", error, trace_id))
@@ -99,5 +100,21 @@ class Services:
 
 
 SERVICES: Final = web.AppKey("services", Services)
+
+
+def expected(error: BaseException) -> BrokerError | None:
+    """Return the typed refusal that an exception amounts to; None for one that nobody foresaw."""
+    match error:
+        case BrokerError():
+            return error
+        case InboxFull():
+            return BrokerError("overloaded", retry_after=1.0)
+        case pykka.ActorDeadError():
+            return BrokerError("unavailable", retry_after=1.0)
+        case pykka.Timeout():
+            return BrokerError("timeout")
+    return None
+
+
 Encode = Callable[[Any], bytes]
 to_json: Final[Encode] = msgspec.json.Encoder().encode

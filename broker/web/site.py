@@ -13,6 +13,7 @@ from broker.web.doors import check_host
 from broker.web.identity import identify
 from broker.web.problems import Handler
 from broker.web.services import SERVICES, to_json
+from broker.web.tracing import shown, trace_data
 from broker.web.views import before_of, encode_messages, encode_records, sessions_page
 
 __all__ = ["add_routes", "only_known_hosts"]
@@ -54,6 +55,7 @@ def add_routes(app: web.Application) -> None:
     router.add_get("/api/v1/sessions/{session_id}", _session)
     router.add_get("/api/v1/sessions/{session_id}/messages", _messages)
     router.add_get("/api/v1/sessions/{session_id}/records", _records)
+    router.add_get("/api/v1/trace/{id}", _trace)
     for name, response in _static_files().items():
         router.add_get("/" if name == "index.html" else f"/static/{name}", response)
 
@@ -121,6 +123,12 @@ async def _history(request: web.Request, kind: Any) -> web.Response:
     operation = operations.History(by, before, _number(request, "limit", 100, most=MAX_LIMIT), kind)
     page = await request.app[SERVICES].ask_session(session_id, operation)
     return _body(encode_messages(page) if kind == "messages" else encode_records(page))
+
+
+async def _trace(request: web.Request) -> web.Response:
+    some_id = request.match_info["id"]
+    by = await _permit(request, "trace", some_id)
+    return _json(trace_data(await shown(request.app[SERVICES], some_id, by), some_id))
 
 
 async def _permit(request: web.Request, operation: str, resource: str | None) -> Principal:

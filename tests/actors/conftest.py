@@ -4,17 +4,16 @@ import asyncio
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import attrs
 import msgspec
 import pytest
 
-from broker.actors.agent_bridge import AgentBridge
+from broker.actors.agent_bridge import start_bridge
 from broker.actors.connection import Connection, ConnectionOptions, SocketReply
 from broker.actors.lifecycle import StopSession
-from broker.actors.options import RoomOptions, SessionOptions
+from broker.actors.options import AgentOptions, RoomOptions, SessionOptions
 from broker.actors.ref import LoopRef
 from broker.actors.registry import (
     Connected,
@@ -30,6 +29,7 @@ from broker.actors.room import Room
 from broker.actors.session import Session
 from broker.actors.store import Store, StoreHandle
 from broker.actors.supervisor import Supervisor
+from broker.config.profiles import Deadlines
 from broker.errors import BrokerError
 from broker.hooks import Peer
 from broker.ids import new_id
@@ -39,8 +39,10 @@ from broker.protocol.native import NATIVE
 from broker.protocol.outgoing import Failure
 from broker.stats import Stats
 from broker.store.memory import MemoryEngine
-from broker.store.port import StoreError
+from broker.store.port import Engine, StoreError
 from broker.testing import FakeAgent, FakeTransport, ManualClock, until
+from broker.traces import Traces
+from broker.turns import TurnRules
 
 NOBODY = ANONYMOUS
 to_json = msgspec.json.encode
@@ -171,7 +173,18 @@ class Client:
 class House:
     """The actors of one broker."""
 
-    def __init__(self, disk: Disk, clock: ManualClock, *, queued_turns: int = 16, history: int = 1000) -> None:
+    def __init__(
+        self,
+        disk: Engine,
+        clock: ManualClock,
+        *,
+        queued_turns: int = 16,
+        room_history: int = 1000,
+        agent: FakeAgent | None = None,
+        deadlines: Deadlines | None = None,
+        quota: int = 0,
+        **profile: Any,
+    ) -> None:
         self.disk = disk
         self.clock = clock
         self.stats = Stats()
@@ -182,14 +195,22 @@ class House:
         self.store.begin()
         self.handle = StoreHandle(self.store, durable=disk.durable)
         self.supervisor = Supervisor(clock)
-        self.agent = FakeAgent()
-        self.bridge = self.supervisor.start(partial(AgentBridge, "fake", self.agent))
+        self.traces = Traces(clock.now)
+        self.agent = agent or FakeAgent()
+        self.bridge = start_bridge(self.supervisor, "fake", self.agent, clock, self.traces)
+        rules = TurnRules(
+            agent="fake",
+            queue_limit=queued_turns,
+            deadlines=deadlines or Deadlines(),
+            limited=self.agent.capacity is not None,
+        )
         self.connection = ConnectionOptions(clock, outbox_bytes=10_000, patience=10.0, stats=self.stats)
         self.sessions = SessionOptions(
             store=self.handle,
             clock=clock,
-            bridges={"fake": self.bridge},
-            queued_turns=queued_turns,
+            agents={"fake": AgentOptions(bridge=self.bridge, rules=rules, **profile)},
+            quota=quota,
+            traces=self.traces,
             registry=self._tell_registry,
             on_turn_ended=lambda *told: self.ended.append(told),
             stats=self.stats,
@@ -199,7 +220,7 @@ class House:
             store=self.handle,
             clock=clock,
             stats=self.stats,
-            history=history,
+            history=room_history,
             registry=self._tell_registry,
             on_committed=lambda *told: self.committed.append(told),
         )
@@ -251,7 +272,8 @@ class House:
 
     async def start(self, session_id: str, content: str = "hi", *, by: Principal = NOBODY, **more: Any) -> Any:
         """Start a turn and return the answer."""
-        start = Start(by, more.get("client_msg_id") or new_id(), to_json(content), more.get("if_busy", "queue"))
+        client_msg_id = more.get("client_msg_id") or new_id()
+        start = Start(by, client_msg_id, to_json(content), more.get("if_busy", "queue"), more.get("retry_of"))
         return await self.ask(session_id, start)
 
     def start_later(self, session_id: str, by: Principal, client_msg_id: str) -> asyncio.Task[Any]:
@@ -280,11 +302,19 @@ class House:
         """Return once nothing moves any more: no mail, no write on its way, nobody waiting for an answer."""
         await until(lambda: not self._is_moving())
 
+    async def pass_time(self, seconds: float, step: float = 0.4) -> None:
+        """Let time pass, step by step, with all that happens meanwhile."""
+        await self.settle()
+        for _ in range(round(seconds / step)):
+            self.clock.advance(step)
+            await self.settle()
+
     def _is_moving(self) -> bool:
         registry = self.registry.actor
         letting_go = registry is not None and any(p.held is not None for p in registry._places._places.values())
         refs = [*self.supervisor._children, *(client.ref for client in self.clients), self.store.actor_ref]
-        busy = any(ref.actor is not None and (ref.actor_inbox or ref._held or ref._queued) for ref in refs)
+        alive = [ref for ref in refs if ref.actor is not None and not ref.actor.actor_stopped.is_set()]
+        busy = any(ref.actor_inbox or ref._held or ref._queued for ref in alive)  # others wait for the clock
         return busy or letting_go or self.store._writing or bool(self.store._waiting)
 
     async def kill(self) -> None:

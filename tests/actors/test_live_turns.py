@@ -10,7 +10,7 @@ from broker.errors import BrokerError
 from broker.messages import AgentLost, Principal
 from broker.operations import Answer, Cancel, Describe
 from broker.testing import settled
-from broker.turns.machine import CANCEL_SECONDS
+from broker.turns.clocks import CANCEL_SECONDS
 from broker.turns.speech import MERGE_BYTES, MERGE_SECONDS
 
 ANN = Principal("ann", frozenset())
@@ -281,7 +281,9 @@ async def test_a_queued_turn_is_cancelled_at_once_and_never_given_to_the_agent(h
     await house.start(session_id, by=ANN)
     waiting = await house.start(session_id, by=ANN)
     assert await house.ask(session_id, Cancel(BOB, waiting["turn_id"])) == {"status": "ended", "outcome": "cancelled"}
-    assert ends(house, session_id) == [{"outcome": "cancelled", "partial": False, "by": "bob"}]
+    assert ends(house, session_id) == [
+        {"outcome": "cancelled", "partial": False, "by": "bob", "reason": "cancelled by bob"}
+    ]
     (await house.agent.turn()).settle()
     await house.settle()
     assert house.agent.given.empty()
@@ -303,7 +305,13 @@ async def test_a_running_turn_is_asked_to_stop_and_what_it_still_says_is_kept(ho
     assert kinds.count("turn.cancelling") == kinds.count("turn.ended") == 1
     assert kinds[-3:] == ["message.delta", "message.completed", "turn.ended"]
     assert ends(house, session_id) == [
-        {"outcome": "cancelled", "partial": True, "by": "ann", "stop_reason": "end_turn"}
+        {
+            "outcome": "cancelled",
+            "partial": True,
+            "by": "ann",
+            "reason": "cancelled by ann",
+            "stop_reason": "end_turn",
+        }
     ]
 
 
@@ -473,7 +481,7 @@ async def test_cancelling_answers_the_open_approvals_and_those_that_come_later(h
     await house.settle()
     assert await turn.answers.get() == ("another", None)
     ((_, resolved),) = records(house, session_id, "approval.resolved")
-    assert (resolved["approval_id"], resolved["outcome"]) == (approval_id, "void")
+    assert (resolved["approval_id"], resolved["outcome"]) == (approval_id, "cancelled")
 
 
 # -- the broker starts again (P5) ----------------------------------------------------------------------

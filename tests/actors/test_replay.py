@@ -32,6 +32,7 @@ from broker.stats import Stats
 from broker.store.memory import MemoryEngine
 from broker.store.port import StoreError
 from broker.testing import FakeTransport, ManualClock
+from broker.traces import Traces
 
 ANN = Principal("ann")
 READERS = 3
@@ -136,8 +137,8 @@ class World:
         options = SessionOptions(
             store=self.store,
             clock=self.clock,
-            bridges={},
-            queued_turns=1,
+            agents={},
+            traces=Traces(self.clock.now),
             registry=lambda gone: None,
             on_turn_ended=lambda *told: None,
             stats=Stats(),
@@ -241,8 +242,8 @@ async def play(steps: list[tuple[str, int]], held: int = 0) -> None:
 def narrow() -> Any:
     """Make the tail and the pages short, so that a few records need several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("broker.actors.log.TAIL", 3)
-        patch.setattr("broker.actors.log.PAGE_RECORDS", 5)
+        patch.setattr("broker.actors.followed.TAIL", 3)
+        patch.setattr("broker.actors.followed.PAGE_RECORDS", 5)
         yield
 
 

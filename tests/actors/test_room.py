@@ -115,7 +115,7 @@ async def test_history_comes_in_pages_and_the_number_of_a_room_goes_on_after_a_r
 async def test_a_room_keeps_only_its_newest_events_and_says_so_to_who_comes_back_too_late(
     make_house: Callable[..., Any],
 ) -> None:
-    house = make_house(history=8)
+    house = make_house(room_history=8)
     ann, late = house.connect("ann"), house.connect("late")
     epoch = (await ann.join("lobby"))["epoch"]
     for number in range(1, 31):
@@ -132,7 +132,7 @@ async def test_a_room_keeps_only_its_newest_events_and_says_so_to_who_comes_back
 
 
 async def test_a_room_without_history_tells_and_forgets(make_house: Callable[..., Any]) -> None:
-    house = make_house(history=0)
+    house = make_house(room_history=0)
     ann, bob = house.connect("ann"), house.connect("bob")
     await ann.join("lobby")
     await bob.join("lobby")

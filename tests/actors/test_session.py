@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker.config.profiles import Deadlines
 from broker.errors import BrokerError
 from broker.messages import Principal, TextDelta
 from broker.operations import Attach, Close, Delete, Describe, History, Start, Update
@@ -357,7 +358,8 @@ async def test_an_idle_session_leaves_memory_and_comes_back_with_the_same_log(ho
     await client.socket.message(seq=before["head"] + 1)
 
 
-async def test_a_session_with_a_viewer_or_a_turn_stays(house: Any) -> None:
+async def test_a_session_with_a_viewer_or_a_turn_stays(make_house: Callable[..., Any]) -> None:
+    house = make_house(deadlines=Deadlines(start=0))
     watched, busy = await house.create(owner="ann"), await house.create(owner="ann")
     client = house.connect("ann")
     await client.attach(watched)

@@ -11,7 +11,7 @@ import pytest
 
 from broker.actors.loop import LoopActor, handles
 from broker.actors.ref import LoopRef
-from broker.actors.supervisor import RESTARTS, WITHIN, Supervisor
+from broker.actors.supervisor import DELAYS, RESTARTS, WITHIN, Supervisor
 from broker.testing import ManualClock, settled, until
 
 
@@ -44,11 +44,12 @@ def supervisor(clock: ManualClock) -> Supervisor:
     return Supervisor(clock)
 
 
-async def fail(ref: LoopRef[Any], times: int) -> None:
+async def fail(ref: LoopRef[Any], times: int, clock: ManualClock) -> None:
     for _ in range(times):
         ref.tell("break")
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        clock.advance(DELAYS[-1])
 
 
 async def test_a_failed_actor_starts_anew_behind_the_same_reference_and_finds_the_mail_it_had(
@@ -62,10 +63,12 @@ async def test_a_failed_actor_starts_anew_behind_the_same_reference_and_finds_th
     assert ref.is_alive()
 
 
-async def test_the_first_failures_are_forgiven_and_one_more_within_the_minute_is_not(supervisor: Supervisor) -> None:
+async def test_the_first_failures_are_forgiven_and_one_more_within_the_minute_is_not(
+    supervisor: Supervisor, clock: ManualClock
+) -> None:
     deaths: list[str] = []
     ref = supervisor.start(Counter, on_death=lambda: deaths.append("dead"))
-    await fail(ref, RESTARTS)
+    await fail(ref, RESTARTS, clock)
     assert await ref.ask("still there") == 1
     assert deaths == []
     ref.tell("break")
@@ -78,10 +81,69 @@ async def test_the_first_failures_are_forgiven_and_one_more_within_the_minute_is
         ref.tell("too late")
 
 
+async def test_an_actor_that_fails_again_and_again_is_given_ever_more_time(
+    supervisor: Supervisor, clock: ManualClock
+) -> None:
+    lives: list[float] = []
+    waits: list[float] = []
+
+    def make() -> Counter:
+        lives.append(clock.monotonic())
+        return Counter()
+
+    ref = supervisor.start(make)
+    for number in range(1, RESTARTS + 1):
+        ref.tell("break")
+        failed_at = clock.monotonic()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        while len(lives) == number:
+            clock.advance(0.1)
+        waits.append(round(lives[-1] - failed_at, 1))
+    assert waits == [0, 0.1, 0.4, 1.6, 1.6]
+
+
+async def test_one_that_waits_to_be_started_again_can_be_stopped_and_its_mail_is_answered(
+    supervisor: Supervisor, clock: ManualClock
+) -> None:
+    lives: list[Counter] = []
+
+    def make() -> Counter:
+        lives.append(Counter())
+        return lives[-1]
+
+    ref = supervisor.start(make)
+    await fail(ref, 1, clock)
+    ref.tell("break")
+    asked = asyncio.ensure_future(ref.ask("behind the failure"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert ref.is_alive()
+    await supervisor.stop()
+    with pytest.raises(pykka.ActorDeadError):
+        await asked
+    clock.advance(DELAYS[-1])
+    assert len(lives) == 2
+    assert not ref.is_alive()
+
+
+async def test_what_another_thread_tells_one_that_waits_to_be_started_again_is_kept(
+    supervisor: Supervisor, clock: ManualClock
+) -> None:
+    ref = supervisor.start(Counter)
+    await fail(ref, 1, clock)
+    ref.tell("break")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    await asyncio.to_thread(ref.tell, "from a thread")
+    clock.advance(DELAYS[-1])
+    assert await ref.ask("second") == 2
+
+
 async def test_failures_that_are_long_ago_are_forgotten(supervisor: Supervisor, clock: ManualClock) -> None:
     ref = supervisor.start(Counter)
     for _ in range(3):
-        await fail(ref, RESTARTS)
+        await fail(ref, RESTARTS, clock)
         clock.advance(WITHIN)
     assert await ref.ask("still there") == 1
 
@@ -113,7 +175,9 @@ async def test_a_restart_in_the_middle_of_a_burst_lets_setup_finish_before_the_r
     assert order == ["set up", "break", "set up", "to my next life"]
 
 
-async def test_an_actor_that_cannot_start_is_tried_as_often_as_its_budget_allows(supervisor: Supervisor) -> None:
+async def test_an_actor_that_cannot_start_is_tried_as_often_as_its_budget_allows(
+    supervisor: Supervisor, clock: ManualClock
+) -> None:
     tries: list[int] = []
 
     class Stillborn(Counter):
@@ -123,23 +187,24 @@ async def test_an_actor_that_cannot_start_is_tried_as_often_as_its_budget_allows
 
     deaths: list[str] = []
     ref = supervisor.start(Stillborn, on_death=lambda: deaths.append("dead"))
+    clock.advance(WITHIN)
     assert len(tries) == RESTARTS + 1
     assert deaths == ["dead"]
     assert not ref.is_alive()
 
 
-async def test_one_actor_s_failures_cost_another_nothing(supervisor: Supervisor) -> None:
+async def test_one_actor_s_failures_cost_another_nothing(supervisor: Supervisor, clock: ManualClock) -> None:
     broken, other = supervisor.start(Counter), supervisor.start(Counter)
     await other.ask("one")
-    await fail(broken, RESTARTS + 1)
+    await fail(broken, RESTARTS + 1, clock)
     assert not broken.is_alive()
     assert await other.ask("two") == 2
 
 
-async def test_a_failed_actor_that_was_forgotten_is_not_replaced(supervisor: Supervisor) -> None:
+async def test_a_failed_actor_that_was_forgotten_is_not_replaced(supervisor: Supervisor, clock: ManualClock) -> None:
     ref = supervisor.start(Counter)
     supervisor.forget(ref)
-    await fail(ref, 1)
+    await fail(ref, 1, clock)
     assert not ref.is_alive()
 
 
@@ -183,11 +248,13 @@ async def test_mail_counts_what_waits_by_class(supervisor: Supervisor) -> None:
     assert supervisor.mail() == {"counter": 3}
 
 
-async def test_lives_that_are_over_leave_memory(supervisor: Supervisor, caplog: pytest.LogCaptureFixture) -> None:
+async def test_lives_that_are_over_leave_memory(
+    supervisor: Supervisor, clock: ManualClock, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(100, "pykka")  # a log line kept for the report keeps the traceback
     ref = supervisor.start(Counter)
     first = weakref.ref(ref.actor)  # type: ignore[type-var]
-    await fail(ref, 1)
+    await fail(ref, 1, clock)
     gc.collect()
     assert first() is None
     assert ref.is_alive()

@@ -9,11 +9,21 @@ import attrs
 import msgspec
 import pytest
 
-from broker.agents.acp import AcpAgent, AcpLink
+from broker.agents.acp.agent import AcpAgent, AcpLink
 from broker.agents.port import Opening
-from broker.messages import AgentEvent, AgentLost, AgentRecord, Prompt, TextDelta, TurnFailed, TurnSettled
+from broker.messages import (
+    AgentEvent,
+    AgentLost,
+    AgentReady,
+    AgentRecord,
+    Prompt,
+    TextDelta,
+    TurnFailed,
+    TurnSettled,
+    TurnTaken,
+)
 
-SCRIPTS = Path(__file__).parent / "scripts"
+SCRIPTS = Path(__file__).parent / "acp" / "scripts"
 ENDS = (TurnSettled, TurnFailed, AgentLost)
 
 
@@ -36,11 +46,27 @@ class Ear:
             events.append(await self.next())
         return events
 
-    async def ready(self) -> None:
-        """Pass over the report that the agent is ready."""
-        event = await self.next()
-        assert isinstance(event, AgentRecord), event
-        assert event.kind == "agent.state"
+    async def turn(self) -> list[AgentEvent]:
+        """Return what the turn says up to its end, without how the agent came up and took it."""
+        return [
+            event
+            for event in await self.until()
+            if not isinstance(event, AgentReady | TurnTaken)
+            and not (isinstance(event, AgentRecord) and event.kind == "agent.state")
+        ]
+
+    async def ready(self) -> AgentReady:
+        """Wait until the agent is ready, and return how it says so."""
+        *_, ready = await self.until(AgentReady)
+        assert isinstance(ready, AgentReady)
+        return ready
+
+    async def state(self) -> dict[str, object]:
+        """Return the next report of how the agent is."""
+        *_, record = await self.until(AgentRecord)
+        assert isinstance(record, AgentRecord)
+        assert record.kind == "agent.state", record
+        return dict(msgspec.json.decode(record.data))
 
     def rest(self) -> list[AgentEvent]:
         """Return what has been heard and not been asked for."""
@@ -54,9 +80,16 @@ class Line:
     agent: AcpAgent
     link: AcpLink
     ear: Ear
+    session_id: str = "s1"
 
     def ask(self, content: object, turn_id: str = "t1") -> None:
-        self.link.start_turn(Prompt("s1", turn_id, msgspec.json.encode(content)))
+        self.link.start_turn(Prompt(self.session_id, turn_id, msgspec.json.encode(content)))
+
+    def beside(self, session_id: str, workspace_dir: str | None = None, memory: str | None = None) -> "Line":
+        """Open the line of another session of the same agent."""
+        ear = Ear()
+        opening = Opening(session_id, workspace_dir, memory)
+        return Line(self.agent, self.agent.open(opening, ear.emit), ear, session_id)
 
     @staticmethod
     def text(events: list[AgentEvent]) -> str:
@@ -76,14 +109,18 @@ async def line(ear: Ear) -> AsyncIterator[Callable[..., Line]]:
     agents: list[AcpAgent] = []
 
     def make(
-        *arguments: str, script: str = "fake_acp.py", workspace_dir: str | None = None, **settings: object
+        *arguments: str,
+        script: str = "fake_acp.py",
+        workspace_dir: str | None = None,
+        memory: str | None = None,
+        **settings: object,
     ) -> Line:
         # Without site-packages Python is up in half the time; the SDKs need them.
-        flags = ("-S", "-E") if script == "fake_acp.py" else ()
+        flags = () if script in {"sdk_agent.py", "pydantic_agent.py"} else ("-S", "-E")
         command = (sys.executable, *flags, str(SCRIPTS / script), *arguments)
         agent = AcpAgent(**({"command": command} | settings))
         agents.append(agent)
-        return Line(agent, agent.open(Opening("s1", workspace_dir), ear.emit), ear)
+        return Line(agent, agent.open(Opening("s1", workspace_dir, memory), ear.emit), ear)
 
     yield make
     for agent in agents:

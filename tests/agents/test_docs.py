@@ -33,7 +33,7 @@ def test_the_page_shows_both_kinds_and_the_four_kinds_of_agents():
 
 def test_the_pydantic_example_is_the_one_that_is_tested():
     (example,) = blocks("python")
-    script = (Path(__file__).parent / "scripts" / "pydantic_agent.py").read_text()
+    script = (Path(__file__).parent / "acp" / "scripts" / "pydantic_agent.py").read_text()
     tested = script.partition("\n\n")[2].replace('\n\nif __name__ == "__main__":\n    run_acp', "\nrun_acp")
     assert example.split() == tested.split()
 

@@ -7,7 +7,8 @@ import pytest
 
 from broker.errors import BrokerError
 from broker.protocol import payloads
-from broker.protocol.payloads import check_content, check_name, decode
+from broker.protocol.checks import check_content, check_name
+from broker.protocol.payloads import decode
 
 GOOD: list[tuple[type, bytes, dict[str, Any]]] = [
     (payloads.Create, b"{}", {"workspace_dir": None, "variables": {}, "session_id": None}),
@@ -19,6 +20,13 @@ GOOD: list[tuple[type, bytes, dict[str, Any]]] = [
     (payloads.History, b'{"session_id":"s","kind":"messages"}', {"kind": "messages", "limit": 100}),
     (payloads.Update, b'{"session_id":"s","variables":{"a":null}}', {"variables": {"a": None}, "title": None}),
     (payloads.Start, b'{"session_id":"s","client_msg_id":"m","content":"hi"}', {"if_busy": "queue"}),
+    (payloads.Start, b'{"session_id":"s","client_msg_id":"m","content":"hi","retry_of":"t"}', {"retry_of": "t"}),
+    (payloads.Edit, b'{"session_id":"s","turn_id":"t","content":["hi"]}', {"content": msgspec.Raw(b'["hi"]')}),
+    (payloads.Drop, b'{"session_id":"s","turn_id":"t"}', {"turn_id": "t"}),
+    (payloads.Share, b'{"session_id":"s","user":"bob","role":"viewer"}', {"user": "bob", "role": "viewer"}),
+    (payloads.Share, b'{"session_id":"s","user":"bob","role":null}', {"role": None}),
+    (payloads.Configure, b'{"session_id":"s","mode":"plan"}', {"mode": "plan", "options": {}}),
+    (payloads.Configure, b'{"session_id":"s","options":{"a":[1]}}', {"mode": None, "options": {"a": [1]}}),
     (payloads.Cancel, b'{"session_id":"s","turn_id":"t"}', {"turn_id": "t"}),
     (payloads.Answer, b'{"session_id":"s","approval_id":"a","option_id":"o"}', {"option_id": "o"}),
     (payloads.Join, b'{"room":"project:4711 \xc3\xa9"}', {"room": "project:4711 é", "after_seq": None}),
@@ -56,6 +64,20 @@ BAD = [
     (payloads.Start, b'{"session_id":"s","client_msg_id":"m"}', "$.payload"),
     (payloads.Start, b'{"session_id":"s","client_msg_id":"","content":"hi"}', "$.payload.client_msg_id"),
     (payloads.Start, b'{"session_id":"s","client_msg_id":"m","content":"hi","if_busy":"wait"}', "$.payload.if_busy"),
+    (payloads.Start, b'{"session_id":"s","client_msg_id":"m","content":"hi","retry_of":""}', "$.payload.retry_of"),
+    (payloads.Edit, b'{"session_id":"s","turn_id":"t"}', "$.payload"),
+    (payloads.Edit, b'{"session_id":"s","turn_id":"","content":"x"}', "$.payload.turn_id"),
+    (payloads.Drop, b'{"session_id":"s"}', "$.payload"),
+    (payloads.Share, b'{"session_id":"s","user":"bob"}', "$.payload"),
+    (payloads.Share, b'{"session_id":"s","user":"bob","role":"owner"}', "$.payload.role"),
+    (payloads.Share, b'{"session_id":"s","user":"%b","role":null}' % (b"u" * 129), "$.payload.user"),
+    (payloads.Configure, b'{"session_id":"s","mode":1}', "$.payload.mode"),
+    (payloads.Configure, b'{"session_id":"s","options":[]}', "$.payload.options"),
+    (
+        payloads.Configure,
+        b'{"session_id":"s","options":%b}' % msgspec.json.encode({str(n): n for n in range(65)}),
+        "$.payload.options",
+    ),
     (payloads.Join, b'{"room":""}', "$.payload.room"),
     (payloads.Join, b'{"room":"%b"}' % (b"x" * 256), "$.payload.room"),
     (payloads.Send, b"{}", "$.payload"),

@@ -68,7 +68,7 @@ def test_records_come_back_exactly_as_they_were_written(engine: Engine, reader: 
     )
     engine.write([Write(S, 9, full, create="e1")])
     assert after(reader, 0) == list(full)
-    assert reader.log(S) == LogRow(S, "e1", 5, 1, 9, 9)
+    assert reader.log(S) == LogRow(S, "e1", 5, 1, 9, 9, sum(map(len, AWKWARD)))
 
 
 def test_what_is_not_there_reads_as_nothing(reader: Reader) -> None:
@@ -110,6 +110,7 @@ def test_a_page_backward_holds_the_newest_below_the_number_oldest_first(engine: 
         (["user.message"], [4, 7, 10]),
         (["turn.started"], [2, 5, 8]),
         (["turn.started", "user.message"], [7, 8, 10]),
+        (["turn.edited", "user.message", "message.replaced"], [4, 7, 10]),
         (["vendor.x"], []),
         ([], []),
     ],
@@ -163,7 +164,7 @@ def test_a_batch_with_one_bad_write_leaves_nothing_and_the_next_one_succeeds(eng
     ]
     with pytest.raises(StoreError):
         engine.write(bad)
-    assert reader.log(S) == LogRow(S, "e", 2, 1, 1, 1)
+    assert reader.log(S) == LogRow(S, "e", 2, 1, 1, 1, 4)
     assert reader.log(R) is None
     assert reader.turns("s") == []
     assert reader.session("s") == session()
@@ -181,13 +182,13 @@ def test_writes_of_one_batch_follow_on_each_other(engine: Engine, reader: Reader
 def test_trimming_drops_records_and_keeps_the_head(engine: Engine, reader: Reader) -> None:
     engine.write([Write(R, 1, records(1, 10), create="e")])
     engine.write([Write(R, 2, records(11, 12), floor=5)])
-    assert reader.log(R) == LogRow(R, "e", 12, 5, 1, 2)
+    assert reader.log(R) == LogRow(R, "e", 12, 5, 1, 2, 24)
     assert seqs(after(reader, 0, R)) == seqs(reader.records_before(R, 99, limit=99)) == list(range(5, 13))
     assert seqs(after(reader, 6, R, limit=2)) == [7, 8]
     engine.write([Write(R, 3, floor=3)])
     assert held(reader, R).floor == 5
     engine.write([Write(R, 3, floor=99)])
-    assert reader.log(R) == LogRow(R, "e", 12, 13, 1, 3)
+    assert reader.log(R) == LogRow(R, "e", 12, 13, 1, 3, 24)
     engine.write([Write(R, 4, records(13, 13))])
     assert seqs(after(reader, 0, R)) == [13]
 
@@ -209,7 +210,7 @@ def test_a_log_can_be_deleted_and_begun_anew_within_one_batch(engine: Engine, re
             Write(S, 3, records(1, 2), create="new", session=session(title="again")),
         ]
     )
-    assert reader.log(S) == LogRow(S, "new", 2, 1, 3, 3)
+    assert reader.log(S) == LogRow(S, "new", 2, 1, 3, 3, 4)
     assert seqs(after(reader, 0)) == [1, 2]
     assert reader.turns("s") == []
     assert reader.session("s") == session(title="again")
@@ -225,9 +226,27 @@ def test_a_session_is_inserted_and_replaced(engine: Engine, reader: Reader) -> N
     engine.write([Write(S, 1, create="e", session=session())])
     assert reader.session("s") == session()
     changed = attrs.evolve(session(), title="T\0é", variables=b'{"b": 2}', closed=True, workspace_dir=None)
+    changed = attrs.evolve(changed, members='{"é":"viewer"}'.encode())
     engine.write([Write(S, 2, session=session(title="mid")), Write(S, 2, session=changed)])
     assert reader.session("s") == changed
     assert reader.sessions("ann", everyone=False, limit=9) == [changed]
+
+
+def test_the_members_of_sessions_in_one_list_are_not_mixed_up(engine: Engine, reader: Reader) -> None:
+    rows = [attrs.evolve(session(f"s{n}", created_at=n), members=b'{"u%d":"member"}' % n * (n % 3)) for n in range(7)]
+    engine.write([Write(f"session:{row.session_id}", 1, create="e", session=row) for row in rows])
+    assert reader.sessions("ann", everyone=False, limit=9) == rows[::-1]
+
+
+def test_the_bytes_of_a_log_are_those_of_all_records_ever_written(engine: Engine, reader: Reader) -> None:
+    engine.write([Write(S, 1, (record(1, data=b"12345"),), create="e"), Write(R, 1, create="e")])
+    engine.write([Write(S, 2, (record(2, data=b"67"), record(3, data=b"890"))), Write(R, 2, records(1, 500))])
+    engine.write([Write(S, 3, (record(4, data=b"x"),), floor=4), Write(R, 3)])
+    assert [held(reader, S).bytes, held(reader, R).bytes] == [11, 1000]
+    with pytest.raises(StoreError):
+        engine.write([Write(S, 4, (record(5, data=b"never"),)), Write(S, 4, (record(9),))])
+    engine.write([Write(S, 5, (record(5, data=b"y"),))])
+    assert held(reader, S).bytes == 12
 
 
 def test_turns_are_replaced_and_listed_in_the_order_of_acceptance(engine: Engine, reader: Reader) -> None:
@@ -291,13 +310,13 @@ def test_expiry_trims_rooms_by_age_and_by_number_and_leaves_sessions_whole(engin
         engine.write([Write(name, 80, aged, create="e")])
     live = {"room:live", "room:number"}
     assert engine.expire(sessions_before=0, rooms_before=35, room_history=6, live=live) == []
-    assert reader.log("room:age") == LogRow("room:age", "e", 8, 4, 80, 80)
+    assert reader.log("room:age") == LogRow("room:age", "e", 8, 4, 80, 80, 16)
     assert seqs(after(reader, 0, "room:age")) == [4, 5, 6, 7, 8]
     engine.expire(sessions_before=0, rooms_before=0, room_history=2, live={"room:live"})
     assert seqs(after(reader, 0, "room:number")) == seqs(after(reader, 0, "room:age")) == [7, 8]
     assert held(reader, S).floor == held(reader, "room:live").floor == 1
     engine.write([Write("room:age", 90, records(9, 9))])
-    assert reader.log("room:age") == LogRow("room:age", "e", 9, 7, 80, 90)
+    assert reader.log("room:age") == LogRow("room:age", "e", 9, 7, 80, 90, 18)
 
 
 def test_a_batch_larger_than_any_statement_is_whole(engine: Engine, reader: Reader) -> None:

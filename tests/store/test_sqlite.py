@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.messages import Record, SessionRow, TurnRow, Write
+from broker.messages import LogRow, Record, SessionRow, TurnRow, Write
+from broker.sessions import CONVERSATION
 from broker.store import schema
 from broker.store.sqlite import SqliteEngine, Sync
 
@@ -173,11 +174,43 @@ def test_a_store_of_version_0_is_brought_up_step_by_step(
     engine.close()
     later = "CREATE TABLE later (x); INSERT INTO later SELECT count(*) FROM records;"
     monkeypatch.setattr(schema, "_scripts", lambda: [*first, later])
-    monkeypatch.setattr(schema, "VERSION", 2)
+    monkeypatch.setattr(schema, "VERSION", len(first) + 1)
     assert [r.seq for r in held(path, R)] == [1]
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(first) + 1,)
         assert connection.execute("SELECT x FROM later").fetchone() == (1,)
+
+
+VERSION_1 = """
+PRAGMA user_version = 1;
+INSERT INTO logs VALUES
+    (3, 'session:s', 'e', 5, 3, 10, 20), (4, 'room:r', 'f', 0, 1, 10, 10), (5, 'room:q', 'g', 1, 1, 7, 7);
+INSERT INTO records VALUES
+    (3, 3, 11, 'user.message', 't', NULL, CAST('"é"' AS BLOB)), (3, 4, 12, 'message.delta', 't', NULL, x'7B7D'),
+    (3, 5, 13, 'turn.started', 't', NULL, x'7B7D'), (5, 1, 7, 'message', NULL, x'6E756C6C', zeroblob(70000));
+INSERT INTO sessions VALUES (3, 's', 'ann', 'echo', '/w', 'T', x'7B2261223A317D', 1, 10, 20);
+INSERT INTO turns VALUES (3, 3, 't', 'ann', 'c', x'00FF', 'running', NULL, x'226869220A');
+"""
+"""What a broker of the first version left: a log that was trimmed, one that is empty, and one with large data."""
+
+
+def test_a_file_of_version_1_keeps_all_it_held(path: Path, held: Held) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(schema._scripts()[0] + VERSION_1)
+    engine = SqliteEngine(path)
+    engine.open()
+    reader = engine.reader()
+    assert reader.log("session:s") == LogRow("session:s", "e", 5, 3, 10, 20, 8)
+    assert reader.log(R) == LogRow(R, "f", 0, 1, 10, 10, 0)
+    assert reader.log("room:q") == LogRow("room:q", "g", 1, 1, 7, 7, 70_000)
+    row = SessionRow("s", "ann", "echo", "/w", "T", b'{"a":1}', True, 10, 20, b"{}")
+    assert (reader.session("s"), reader.sessions("ann", everyone=False, limit=5)) == (row, [row])
+    assert reader.turns("s") == [TurnRow("s", "t", 3, "ann", "c", b"\0\xff", "running", None, b'"hi"\n')]
+    engine.write([Write("session:s", 30, (record(6),)), Write("room:new", 30, (record(1),), create="h")])
+    assert reader.log("session:s") == LogRow("session:s", "e", 6, 3, 10, 30, 10)
+    reader.close()
+    engine.close()
+    assert [r.seq for r in held(path, "session:s")] == [3, 4, 5, 6]
 
 
 def test_history_does_not_read_through_the_deltas(engine: SqliteEngine) -> None:
@@ -186,7 +219,7 @@ def test_history_does_not_read_through_the_deltas(engine: SqliteEngine) -> None:
     reader = engine.reader()
     plans: list[str] = []
     reader._connection.set_trace_callback(plans.append)
-    reader.records_before(R, 99, limit=5, kinds=["user.message", "message.completed"])
+    reader.records_before(R, 99, limit=5, kinds=CONVERSATION)
     steps = reader._connection.execute(f"EXPLAIN QUERY PLAN {plans[-1]}").fetchall()
     assert any("USING INDEX messages (log=? AND seq<?)" in step[-1] for step in steps)
     reader.close()

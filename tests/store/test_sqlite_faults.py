@@ -71,7 +71,7 @@ def test_a_migration_that_fails_leaves_the_version_before_it(path: Path, monkeyp
     monkeypatch.setattr(schema, "_scripts", lambda: [*first, "CREATE TABLE later (x); INSERT INTO nowhere VALUES (1);"])
     assert "no such table: nowhere" in refusal(path)
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(first),)
         assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'later'").fetchone() == (0,)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import select
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -98,6 +99,11 @@ class Broker:
     settings: dict[str, Any]
     port: int = 0
     process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        """Its page."""
+        return f"http://127.0.0.1:{self.port}/"
 
     @property
     def log(self) -> str:
@@ -194,3 +200,76 @@ def history() -> ModuleType:
 def workers() -> ModuleType:
     """Clients that put a broker under load and write down what they were told, `workers.py`."""
     return load_beside("workers")
+
+
+@pytest.fixture(scope="session")
+def oracle() -> ModuleType:
+    """The judge of unruly turns, `oracle.py`."""
+    return load_beside("oracle")
+
+
+# -- people at the page -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def browsing() -> ModuleType:
+    """Tabs and the network behind them, `browsing.py`."""
+    return load_beside("browsing")
+
+
+@pytest.fixture(scope="module")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Broker]]:
+    """Start brokers for all tests of a file, with what else is to lie in their folder; they drain and exit 0."""
+    served: list[Broker] = []
+
+    def start(files: Mapping[str, str] | None = None, **settings: Any) -> Broker:
+        folder = tmp_path_factory.mktemp("broker")
+        for name, text in (files or {}).items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text)
+        broker = Broker(folder, {"log": {"level": "warning"}, **settings})
+        broker.start()
+        served.append(broker)
+        return broker
+
+    yield start
+    for broker in served:
+        assert broker.end() == 0, broker.log
+
+
+@pytest.fixture(scope="module")
+def browser(browsing: ModuleType) -> Iterator[Any]:
+    """A Chromium; without one the test is skipped."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed: the page is not tested")
+    with browsing.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=browsing.FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Any, browsing: ModuleType, server: Broker) -> Iterator[Callable[..., Any]]:
+    """Open the page of the file's `server` in a new browser profile, as a user the test's plugin knows by a cookie.
+
+    At the end no tab may have had anything to complain about.
+    """
+    visitors: list[Any] = []
+
+    def open_page(url: str = server.url, wire: Any = None, user: str | None = None, **options: Any) -> Any:
+        context = browser.new_context(**options)
+        if user is not None:
+            context.add_cookies([{"name": "user", "value": user, "url": server.url}])
+        visitor = browsing.Visitor(context.new_page())
+        visitors.append(visitor)
+        visitor.attend(wire)
+        visitor.page.goto(url)
+        browsing.expect(visitor.page.get_by_text("Connected", exact=True)).to_be_visible()
+        return visitor
+
+    yield open_page
+    complaints = [complaint for visitor in visitors for complaint in visitor.complaints]
+    for visitor in visitors:
+        visitor.page.context.close()
+    assert complaints == []

@@ -1,5 +1,6 @@
 """Real ACP agents in child processes, through the whole broker, to real sockets."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -16,14 +17,21 @@ import pytest
 Dial = Callable[..., Awaitable[Any]]
 Make = Callable[..., Any]
 
-SCRIPTS = Path(__file__).parents[1] / "agents" / "scripts"
+SCRIPTS = Path(__file__).parents[1] / "agents" / "acp" / "scripts"
 
 
 def acp(script: str) -> dict[str, Any]:
     return {"kind": "acp", "command": [sys.executable, str(SCRIPTS / script)]}
 
 
-AGENTS = {"pydantic": acp("pydantic_agent.py"), "clerk": acp("sdk_agent.py"), "fake": acp("fake_acp.py")}
+AGENTS = {
+    "pydantic": acp("pydantic_agent.py"),
+    "clerk": acp("sdk_agent.py"),
+    "fake": acp("fake_acp.py"),
+    "second": acp("fake_v2.py"),
+    "hall": acp("hall.py") | {"process": "shared"},
+    "hasty": acp("fake_acp.py") | {"deadlines": {"idle": "500ms"}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +151,47 @@ async def test_an_agent_that_dies_by_itself_is_lost_once(client: Any, prompt: st
     os.close(holder)
 
 
+async def test_a_stopped_agent_times_out_and_nothing_of_its_group_survives(client: Any, tmp_path: Path) -> None:
+    """Nothing tells of SIGSTOP but silence: at its deadline the agent is asked to stop, then cut."""
+    os.mkfifo(tmp_path / "fifo")
+    await begin(client, "hasty", f"herd {tmp_path / 'fifo'}")
+    with (tmp_path / "fifo").open("rb") as held:
+        await client.event("message.delta")
+        group = psutil.Process(client.broker.process.pid).children(recursive=True)
+        assert len(group) == 2
+        data = (await client.event("turn.ended"))["data"]
+        assert (data["outcome"], data["deadline"], data["forced"]) == ("timed_out", "idle", True)
+        assert await asyncio.to_thread(held.read) == b"x"
+    _, alive = await asyncio.to_thread(psutil.wait_procs, group, timeout=10)
+    assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+
+
+async def test_sessions_share_a_process_where_the_profile_says_so(client: Any) -> None:
+    one, other = await begin(client, "hall", "hold"), await begin(client, "hall", "pid")
+    said = await client.event("turn.ended")
+    assert (said["session_id"], said["data"]["outcome"]) == (other, "completed")
+    assert len(psutil.Process(client.broker.process.pid).children()) == 1
+    turn_id = (await client.do("session.attach", session_id=one))["turn"]["turn_id"]
+    await client.do("turn.cancel", session_id=one, turn_id=turn_id)
+    assert (await client.event("turn.ended"))["data"]["outcome"] == "cancelled"
+
+
+async def test_an_agent_of_version_2_is_asked_configured_and_answered(client: Any) -> None:
+    session_id = await begin(client, "second", "permission")
+    asked = await client.event("approval.requested")
+    assert (asked["data"]["title"], asked["data"]["tool"]["subject"]["command"]) == ("Run it?", "rm -r /")
+    approval_id = asked["data"]["approval_id"]
+    await client.do("approval.answer", session_id=session_id, approval_id=approval_id, option_id="yes")
+    assert (await client.event("turn.ended"))["data"]["outcome"] == "completed"
+    assert await client.do("session.configure", session_id=session_id, mode="code") == {}
+    changed = await client.take(lambda message: "changed" in message.get("data", {}))
+    assert changed["data"]["config_options"][0]["currentValue"] == "code"
+    history = (await client.do("session.history", session_id=session_id))["records"]
+    states = [record["data"] for record in history if record["event"] == "agent.state"]
+    assert [state.get("changed", state["state"]) for state in states] == ["starting", "ready", "config_options"]
+    assert states[1]["protocol"] == 2
+
+
 async def test_a_cancelled_agent_settles_and_its_last_words_are_kept(client: Any) -> None:
     session_id = await begin(client, "fake", "silent")
     turn = await client.event("message.delta")
@@ -169,7 +218,22 @@ async def test_no_agent_outlives_its_broker(client: Any) -> None:
     await client.event("message.delta")
     (agent,) = psutil.Process(client.broker.process.pid).children()
     await client.leave()
-    client.broker.settings["shutdown"] = {"grace": "0s"}
     client.broker.end(signal.SIGKILL)
     _, alive = psutil.wait_procs([agent], timeout=10)
     assert alive == []  # its input ended with the broker
+
+
+async def test_what_a_killed_broker_left_behind_is_gone_when_the_next_one_is_up(client: Any, tmp_path: Path) -> None:
+    """The agent ignores the end of its input, and what it started is in a session of its own."""
+    os.mkfifo(tmp_path / "fifo")
+    await begin(client, "fake", f"scatter {tmp_path / 'fifo'}")
+    with (tmp_path / "fifo").open("rb") as held:
+        await client.event("message.delta")
+        left = psutil.Process(client.broker.process.pid).children(recursive=True)
+        assert len(left) == 2
+        await client.leave()
+        client.broker.end(signal.SIGKILL)
+        assert all(process.is_running() for process in left)
+        client.broker.start()
+        assert held.read() == b"x"  # nobody holds the other end any more
+    assert [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []

@@ -1,80 +1,32 @@
 """The page at `/` in a real browser, against a real broker with real agents."""
 
-import json
-import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.request import urlopen
 
-import attrs
 import pytest
-from playwright.sync_api import Browser, Page, WebSocketRoute, expect, sync_playwright
+from playwright.sync_api import expect
 
 Message = dict[str, Any]
 
-CHROMIUM = shutil.which("chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
-FLAGS += ["--disable-background-networking", "--disable-component-update"]
-SCRIPTS = Path(__file__).parents[1] / "agents" / "scripts"
+SCRIPTS = Path(__file__).parents[1] / "agents" / "acp" / "scripts"
 STORY = "Once upon a time a message was sent, and this time the reply came, whole and once, to all who waited for it."
 SIDEWAYS = """() => [...document.querySelectorAll("html, main, .bar, .panel, .scroller")]
     .filter((element) => element.scrollWidth > element.clientWidth).map((element) => element.className)"""
-CONFIG = {
-    "agents": {
-        "slow": {"kind": "echo", "delay": "60ms"},
-        "pydantic": {"kind": "acp", "command": [sys.executable, str(SCRIPTS / "pydantic_agent.py")]},
-        "clerk": {"kind": "acp", "command": [sys.executable, str(SCRIPTS / "sdk_agent.py")]},
-    },
-    "default_agent": "slow",
-    "log": {"level": "warning"},
+AGENTS = {
+    "slow": {"kind": "echo", "delay": "60ms"},
+    "pydantic": {"kind": "acp", "command": [sys.executable, str(SCRIPTS / "pydantic_agent.py")]},
+    "clerk": {"kind": "acp", "command": [sys.executable, str(SCRIPTS / "sdk_agent.py")]},
 }
 
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: the page is not tested"),
-    pytest.mark.timeout(180),
-]
+pytestmark = pytest.mark.timeout(180)
 
-
-@attrs.define
-class Server:
-    """The broker as its own process, on one port and one store through all its lives."""
-
-    folder: Path
-    port: int = 0
-    process: subprocess.Popen[str] | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "broker", "--config", "config.yaml"]
-        environ = {**os.environ, "BROKER_LISTEN__PORT": str(self.port)}
-        with (self.folder / "log").open("a") as log:
-            self.process = subprocess.Popen(
-                command, cwd=self.folder, env=environ, stdout=subprocess.PIPE, stderr=log, text=True
-            )
-        assert self.process.stdout
-        ready = re.search(r"http://127\.0\.0\.1:(\d+)/", self.process.stdout.readline())
-        assert ready, (self.folder / "log").read_text()
-        self.port = int(ready[1])
-
-    def end(self, how: signal.Signals) -> int:
-        assert self.process is not None
-        self.process.send_signal(how)
-        with self.process:
-            return self.process.wait(timeout=20)
-
-    def records(self, session_id: str) -> list[Message]:
-        with urlopen(f"{self.url}api/v1/sessions/{session_id}/records?limit=1000", timeout=5) as answer:
-            page: dict[str, list[Message]] = json.load(answer)
-        return page["records"]
+Visit = Callable[..., Any]
 
 
 def essence(records: list[Message]) -> list[tuple[Any, ...]]:
@@ -82,92 +34,16 @@ def essence(records: list[Message]) -> list[tuple[Any, ...]]:
     return [(record["seq"], record["at"], record.get("turn_id"), record["data"]) for record in records]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A running broker; it drains and exits 0 at the end."""
-    folder = tmp_path_factory.mktemp("broker")
-    (folder / "config.yaml").write_text(json.dumps(CONFIG))
-    server = Server(folder)
-    server.start()
-    yield server
-    assert server.end(signal.SIGTERM) == 0, (folder / "log").read_text()
+def records_of(server: Any, session_id: str) -> list[Message]:
+    """Return what the broker itself says the log of a session is."""
+    page: dict[str, list[Message]] = server.get(f"/api/v1/sessions/{session_id}/records?limit=1000")
+    return page["records"]
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@attrs.define
-class Visitor:
-    """One tab, and what the browser complained about in it."""
-
-    page: Page
-    complaints: list[str] = attrs.Factory(list)
-
-    def say(self, text: str) -> None:
-        self.page.get_by_label("Message", exact=True).fill(text)
-        self.page.keyboard.press("Enter")
-
-    def begin(self, agent: str) -> None:
-        self.page.get_by_text("Options").click()
-        self.page.get_by_label("Agent", exact=True).fill(agent)
-        self.page.get_by_role("button", name="New session").click()
-        expect(self.page.locator("#facts")).to_contain_text(agent)
-
-    def join(self, room: str) -> None:
-        self.page.locator(".inspector-tabs").get_by_role("button", name="Room").click()
-        self.page.get_by_label("Name of the room").fill(room)
-        self.page.get_by_role("button", name="Join").click()
-
-    def see_end(self, outcome: str = "completed", turn: int = 0) -> None:
-        shown = self.page.locator("article.turn").nth(turn)
-        expect(shown).to_have_attribute("data-outcome", outcome, timeout=30_000)
-
-    @property
-    def session_id(self) -> str:
-        found = re.search(r"session=([^&]+)", self.page.url)
-        assert found, self.page.url
-        return found[1]
-
-    @property
-    def records(self) -> list[Message]:
-        records: list[Message] = self.page.evaluate("broker.records()")
-        return records
-
-    @property
-    def kinds(self) -> list[str]:
-        return [record["event"] for record in self.records]
-
-
-Visit = Callable[..., Visitor]
-
-
-@pytest.fixture
-def visit(browser: Browser, server: Server) -> Iterator[Visit]:
-    """Open the page in a new browser profile; at the end no tab may have had anything to complain about."""
-    visitors: list[Visitor] = []
-
-    def open_page(url: str = server.url, wire: "Wire | None" = None, **options: Any) -> Visitor:
-        page = browser.new_context(**options).new_page()
-        visitor = Visitor(page)
-        visitors.append(visitor)
-        page.on("console", lambda message: visitor.complaints.append(f"{message.type}: {message.text}"))
-        page.on("pageerror", lambda error: visitor.complaints.append(f"uncaught: {error}"))
-        if wire is not None:
-            page.route_web_socket(re.compile("/ws$"), wire.connect)
-        page.goto(url)
-        expect(page.get_by_text("Connected", exact=True)).to_be_visible()
-        return visitor
-
-    yield open_page
-    complaints = [complaint for visitor in visitors for complaint in visitor.complaints]
-    for visitor in visitors:
-        visitor.page.context.close()
-    assert complaints == []
+def server(serve: Callable[..., Any]) -> Any:
+    """A running broker."""
+    return serve(agents=AGENTS, default_agent="slow")
 
 
 def test_a_sent_message_is_answered_as_a_stream(visit: Visit) -> None:
@@ -182,7 +58,7 @@ def test_a_sent_message_is_answered_as_a_stream(visit: Visit) -> None:
     assert [record["seq"] for record in visitor.records] == list(range(1, len(visitor.records) + 1))
 
 
-def test_a_tab_that_reloads_in_mid_stream_has_the_records_of_one_that_never_left(visit: Visit, server: Server) -> None:
+def test_a_tab_that_reloads_in_mid_stream_has_the_records_of_one_that_never_left(visit: Visit, server: Any) -> None:
     restless = visit()
     restless.begin("slow")
     calm = visit(restless.page.url)
@@ -194,7 +70,7 @@ def test_a_tab_that_reloads_in_mid_stream_has_the_records_of_one_that_never_left
     calm.see_end()
     expect(restless.page.locator(".message")).to_have_text(STORY)
     assert restless.records == calm.records
-    assert essence(calm.records) == essence(server.records(calm.session_id))
+    assert essence(calm.records) == essence(records_of(server, calm.session_id))
     assert calm.kinds.count("turn.ended") == 1
 
 
@@ -226,11 +102,11 @@ def test_stop_ends_the_running_turn_and_the_next_one_goes_on(visit: Visit) -> No
     visitor.say(STORY)
     expect(visitor.page.locator(".message.streaming")).to_contain_text("Once")
     visitor.say("next")
-    expect(visitor.page.locator("#running-text")).to_have_text("Working · 1 more waiting")
+    expect(visitor.page.locator("#queue-list li")).to_contain_text(["next"])
     visitor.page.get_by_role("button", name="Stop").click()
     visitor.see_end("cancelled", turn=0)
     visitor.see_end("completed", turn=1)
-    expect(visitor.page.locator("footer.outcome").first).to_contain_text("Cancelled. What you see is only part")
+    expect(visitor.page.locator("footer.outcome").first).to_contain_text("Cancelled by you. What you see is only part")
 
 
 def test_two_tabs_meet_in_a_room(visit: Visit) -> None:
@@ -257,7 +133,7 @@ def test_what_people_write_is_never_markup(visit: Visit) -> None:
     assert visitor.page.locator("#turns img, #turns script").count() == 0
 
 
-def test_a_policy_forbids_everything_that_is_not_the_pages_own(visit: Visit, server: Server) -> None:
+def test_a_policy_forbids_everything_that_is_not_the_pages_own(visit: Visit, server: Any) -> None:
     with urlopen(server.url, timeout=5) as answer:
         policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
@@ -269,57 +145,29 @@ def test_a_policy_forbids_everything_that_is_not_the_pages_own(visit: Visit, ser
     visitor.complaints.clear()
 
 
-@attrs.define(slots=False)  # Playwright leaves a mark on whoever handles its routes
-class Wire:
-    """The network between a page and the broker, made worse: each rule says what becomes of a message."""
-
-    down: Callable[["Wire", Message], list[Message]] = lambda _, message: [message]
-    up: Callable[["Wire", Message], list[Message]] = lambda _, message: [message]
-    asked: list[Message] = attrs.Factory(list)
-    page_side: WebSocketRoute | None = None
-
-    def connect(self, page_side: WebSocketRoute) -> None:
-        self.page_side = page_side
-        broker_side = page_side.connect_to_server()
-        page_side.on_message(lambda text: self._carry(self.up, text, broker_side))
-        broker_side.on_message(lambda text: self._carry(self.down, text, page_side))
-
-    def _carry(self, rule: Callable[["Wire", Message], list[Message]], text: str | bytes, to: WebSocketRoute) -> None:
-        message = json.loads(text)
-        if "action" in message:
-            self.asked.append(message)
-        for carried in rule(self, message):
-            to.send(json.dumps(carried))
-
-    def payloads(self, action: str) -> list[Message]:
-        return [message["payload"] for message in self.asked if message["action"] == action]
-
-    def cut(self, code: int) -> None:
-        assert self.page_side is not None
-        self.page_side.close(code=code, reason="the test cuts it")
-
-
-def test_a_record_lost_on_the_way_is_asked_for_and_a_double_is_dropped(visit: Visit, server: Server) -> None:
+def test_a_record_lost_on_the_way_is_asked_for_and_a_double_is_dropped(
+    browsing: ModuleType, visit: Visit, server: Any
+) -> None:
     lost: list[int] = []
 
-    def lose_one_and_double_the_others(wire: Wire, message: Message) -> list[Message]:
+    def lose_one_and_double_the_others(wire: Any, message: Message) -> list[Message]:
         if message.get("event") == "message.delta" and not lost:
             lost.append(message["seq"])
             return []
         return [message, message] if "seq" in message else [message]
 
-    wire = Wire(lose_one_and_double_the_others)
+    wire = browsing.Wire(lose_one_and_double_the_others)
     visitor = visit(wire=wire)
     visitor.say(STORY)
     visitor.see_end()
-    assert essence(visitor.records) == essence(server.records(visitor.session_id))
+    assert essence(visitor.records) == essence(records_of(server, visitor.session_id))
     assert [payload["after_seq"] for payload in wire.payloads("session.attach")] == [0, lost[0] - 1]
 
 
-def test_a_message_without_an_answer_is_sent_again_under_its_id(visit: Visit) -> None:
+def test_a_message_without_an_answer_is_sent_again_under_its_id(browsing: ModuleType, visit: Visit) -> None:
     cuts: list[str] = []
 
-    def cut_before_the_answer(wire: Wire, message: Message) -> list[Message]:
+    def cut_before_the_answer(wire: Any, message: Message) -> list[Message]:
         starts = [asked["id"] for asked in wire.asked if asked["action"] == "turn.start"]
         if cuts or message.get("id") not in starts:
             return [message]
@@ -327,7 +175,7 @@ def test_a_message_without_an_answer_is_sent_again_under_its_id(visit: Visit) ->
         wire.cut(4002)
         return []
 
-    wire = Wire(cut_before_the_answer)
+    wire = browsing.Wire(cut_before_the_answer)
     visitor = visit(wire=wire)
     visitor.say("once only")
     visitor.see_end()
@@ -336,13 +184,13 @@ def test_a_message_without_an_answer_is_sent_again_under_its_id(visit: Visit) ->
     assert visitor.kinds.count("user.message") == visitor.kinds.count("turn.ended") == 1
 
 
-def test_a_reset_clears_the_page_and_shows_all_there_is(visit: Visit) -> None:
-    def forget_the_epoch(wire: Wire, message: Message) -> list[Message]:
+def test_a_reset_clears_the_page_and_shows_all_there_is(browsing: ModuleType, visit: Visit) -> None:
+    def forget_the_epoch(wire: Any, message: Message) -> list[Message]:
         if message["action"] == "session.attach" and message["payload"]["after_seq"]:
             message["payload"]["epoch"] = "another"
         return [message]
 
-    wire = Wire(up=forget_the_epoch)
+    wire = browsing.Wire(up=forget_the_epoch)
     visitor = visit(wire=wire)
     visitor.say("one two three")
     visitor.see_end()
@@ -355,8 +203,8 @@ def test_a_reset_clears_the_page_and_shows_all_there_is(visit: Visit) -> None:
     expect(visitor.page.locator("article.turn")).to_have_count(1)
 
 
-def test_the_close_code_alone_decides_whether_the_page_comes_back(visit: Visit) -> None:
-    wire = Wire()
+def test_the_close_code_alone_decides_whether_the_page_comes_back(browsing: ModuleType, visit: Visit) -> None:
+    wire = browsing.Wire()
     visitor = visit(wire=wire)
     wire.cut(4002)
     expect(visitor.page.locator("#connection-text")).to_have_text("Connected", timeout=10_000)
@@ -364,7 +212,7 @@ def test_the_close_code_alone_decides_whether_the_page_comes_back(visit: Visit) 
     expect(visitor.page.locator("#connection-text")).to_have_text("Disconnected: an operator disconnected you")
 
 
-def test_after_kill_9_the_page_comes_back_and_says_that_the_turn_is_lost(visit: Visit, server: Server) -> None:
+def test_after_kill_9_the_page_comes_back_and_says_that_the_turn_is_lost(visit: Visit, server: Any) -> None:
     visitor = visit()
     visitor.say(STORY)
     expect(visitor.page.locator(".message.streaming")).to_contain_text("Once")
@@ -373,7 +221,7 @@ def test_after_kill_9_the_page_comes_back_and_says_that_the_turn_is_lost(visit: 
     server.start()
     visitor.see_end("lost")
     expect(visitor.page.locator("footer.outcome")).to_contain_text("What you see is only part of an answer.")
-    assert essence(visitor.records) == essence(server.records(visitor.session_id))
+    assert essence(visitor.records) == essence(records_of(server, visitor.session_id))
     visitor.complaints = [text for text in visitor.complaints if "WebSocket connection to" not in text]
 
 

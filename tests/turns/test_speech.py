@@ -1,5 +1,6 @@
 """Deltas: the first at once, the next ones merged, never past 40 ms, 4 KiB or another record (PROTOCOL 3a)."""
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.messages import TextDelta
-from broker.turns.speech import MERGE_BYTES, MERGE_SECONDS, Speech
+from broker.turns.speech import MERGE_BYTES, MERGE_SECONDS, MESSAGE_BYTES, Speech
 
 
 @pytest.fixture
@@ -21,12 +22,12 @@ def texts(tray: Any, kind: str = "message.delta") -> list[str]:
 
 def test_the_first_delta_does_not_wait_and_the_next_ones_wait_for_each_other(speech: Speech, tray: Any) -> None:
     speech.add(TextDelta("t", "a"), 0.0)
-    assert (texts(tray), speech.flush_at) == (["a"], None)
+    assert (texts(tray), speech.flush_at) == (["a"], inf)
     speech.add(TextDelta("t", "b"), 1.0)
     speech.add(TextDelta("t", "c"), 1.02)
     assert (texts(tray), speech.flush_at) == (["a"], 1.0 + MERGE_SECONDS)
     speech.flush()
-    assert (texts(tray), speech.flush_at) == (["a", "bc"], None)
+    assert (texts(tray), speech.flush_at) == (["a", "bc"], inf)
     speech.flush()
     assert texts(tray) == ["a", "bc"]
 
@@ -59,6 +60,23 @@ def test_another_id_of_the_agent_begins_another_message(speech: Speech, tray: An
     assert [data["content"] for data in tray.data("message.completed")] == ["ab", "c"]
 
 
+def test_whatever_else_is_written_the_text_that_waits_goes_first(speech: Speech, tray: Any) -> None:
+    speech.add(TextDelta("t", "a"), 0.0)
+    speech.add(TextDelta("t", "b"), 0.0)
+    assert speech.write("tool.started", b"{}", "t") == 3
+    assert tray.kinds() == ["message.delta", "message.delta", "tool.started"]
+    assert speech.flush_at == inf
+
+
+def test_a_message_is_completed_before_it_grows_without_bound(speech: Speech, tray: Any) -> None:
+    for _ in range(MESSAGE_BYTES // MERGE_BYTES + 1):
+        speech.add(TextDelta("t", "x" * MERGE_BYTES), 0.0)
+    speech.complete()
+    first, second = tray.data("message.completed")
+    assert (len(first["content"]), len(second["content"])) == (MESSAGE_BYTES, MERGE_BYTES)
+    assert first["message_id"] != second["message_id"]
+
+
 @given(st.lists(st.tuples(st.text(min_size=1), st.booleans(), st.sampled_from([None, "1", "2"]), st.booleans())))
 def test_what_was_said_is_what_is_kept_in_order_however_it_is_merged(
     make_tray: Any, said: list[tuple[str, bool, str | None, bool]]
@@ -74,4 +92,4 @@ def test_what_was_said_is_what_is_kept_in_order_however_it_is_merged(
         assert "".join(texts(tray, kind)) == "".join(text for text, is_thought, *_ in said if is_thought is thought)
     whole = "".join(data["content"] for data in tray.data("message.completed"))
     assert whole == "".join(texts(tray))
-    assert speech.flush_at is None
+    assert speech.flush_at == inf

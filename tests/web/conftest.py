@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import attrs
 import pytest
 
@@ -60,6 +61,44 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 async def app(start: Start) -> App:
     """A broker with nothing special about it."""
     return await start()
+
+
+PEOPLE = '''
+from broker.hooks import Handshake, Plugin, Principal
+
+
+class People(Plugin):
+    """Takes everybody for who they say they are: `?name=ann&scopes=api+admin`; nobody is somebody without scopes."""
+
+    def on_handshake(self, handshake: Handshake):
+        scopes = handshake.query.get("scopes", "")
+        return Principal(user=handshake.query.get("name"), scopes=frozenset(scopes.split()))
+'''
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> dict[str, Any]:
+    """The settings of a broker that believes what names people give."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "people.py").write_text(PEOPLE)
+    return {"plugins": {"people": {}}}
+
+
+Get = Callable[..., Awaitable[tuple[int, Any, Any]]]
+
+
+@pytest.fixture
+async def get() -> AsyncIterator[Get]:
+    """Ask for a path: `(status, headers, body)`, JSON already read."""
+    async with aiohttp.ClientSession() as session:
+
+        async def ask(app: App, path: str, method: str = "GET", **options: Any) -> tuple[int, Any, Any]:
+            async with session.request(method, f"http://127.0.0.1:{app.port}{path}", **options) as answer:
+                body = await answer.read()
+                return answer.status, answer.headers, json.loads(body) if "json" in answer.content_type else body
+
+        yield ask
 
 
 def frame(first: int, payload: bytes) -> bytes:

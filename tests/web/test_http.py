@@ -1,11 +1,9 @@
 """Everything that is no socket: health, the page, and the API for backends (PROTOCOL section 5)."""
 
-import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import aiohttp
 import pytest
 
 from broker import __version__
@@ -14,19 +12,6 @@ from broker.app import App
 Dial = Callable[..., Awaitable[Any]]
 Start = Callable[..., Awaitable[App]]
 Get = Callable[..., Awaitable[Any]]
-
-
-@pytest.fixture
-async def get() -> AsyncIterator[Get]:
-    """Ask for a path: `(status, headers, body)`, JSON already read."""
-    async with aiohttp.ClientSession() as session:
-
-        async def ask(app: App, path: str, method: str = "GET", **options: Any) -> tuple[int, Any, Any]:
-            async with session.request(method, f"http://127.0.0.1:{app.port}{path}", **options) as answer:
-                body = await answer.read()
-                return answer.status, answer.headers, json.loads(body) if "json" in answer.content_type else body
-
-        yield ask
 
 
 async def converse(client: Any, turns: int = 1, **create: Any) -> str:

@@ -137,7 +137,13 @@ async def test_cancel_of_a_running_turn_is_idempotent_and_ends_it(app: App, dial
     cancel = {"session_id": session_id, "turn_id": turn["turn_id"]}
     assert await client.do("turn.cancel", **cancel) == {"status": "cancelling"}
     ended = await client.event("turn.ended")
-    assert ended["data"] == {"outcome": "cancelled", "partial": True, "stop_reason": "cancelled"}
+    assert ended["data"] == {
+        "outcome": "cancelled",
+        "partial": True,
+        "stop_reason": "cancelled",
+        "reason": "cancelled",
+        "by": None,
+    }
     assert await client.do("turn.cancel", **cancel) == {"status": "ended", "outcome": "cancelled"}
 
 

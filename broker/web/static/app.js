@@ -1,5 +1,6 @@
 /** The page: one connection, one session at a time, one room at a time; the URL's fragment names both. */
 
+import { Agent } from "./agent.js";
 import { Broker } from "./broker.js";
 import { Chat } from "./chat.js";
 import { byId } from "./dom.js";
@@ -10,7 +11,9 @@ import { Sessions } from "./sessions.js";
 import { connectionWords } from "./words.js";
 
 const broker = new Broker(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
-const chat = new Chat();
+const prompt = byId("prompt");
+const chat = new Chat(draft);
+const agent = new Agent((words) => chat.say(words));
 const records = new Records();
 const sessions = new Sessions(broker, choose);
 const rooms = new Rooms(broker, (name) => remember("room", name));
@@ -19,6 +22,7 @@ const rooms = new Rooms(broker, (name) => remember("room", name));
 const LISTED = new Set(["session.changed", "session.closed", "turn.ended"]);
 
 let session = null;
+let name = ""; // the title of the session, as the log has it
 let shown = new AbortController();
 
 /** For tests and the curious: the records of the session shown, as they were received, each once. */
@@ -61,6 +65,7 @@ function leave() {
   session?.close();
   session = null;
   chat.clear();
+  agent.clear();
   records.clear();
   setTitle("");
 }
@@ -69,6 +74,7 @@ function follow(sessionId) {
   shown = new AbortController();
   session = new Session(broker, sessionId);
   chat.show(session, shown.signal);
+  agent.show(session, shown.signal);
   records.show(session, shown.signal);
   session.on("record", head, shown.signal);
   session.on("gone", gone, shown.signal);
@@ -83,6 +89,7 @@ function head({ event, data }) {
 }
 
 function setTitle(title) {
+  name = title;
   byId("title").value = title;
   document.title = title ? `${title} · broker` : "broker";
 }
@@ -94,7 +101,10 @@ function gone(error) {
 }
 
 byId("title").onchange = ({ target }) =>
-  session?.request("session.update", { title: target.value.trim() }).catch((error) => (byId("create-error").textContent = error.message));
+  session?.request("session.update", { title: target.value.trim() }).catch((error) => {
+    setTitle(name);
+    chat.say(error.words);
+  });
 
 byId("delete").onclick = () => byId("confirm").showModal();
 byId("confirm").onclose = async ({ target }) => {
@@ -106,11 +116,16 @@ byId("confirm").onclose = async ({ target }) => {
 
 // -- the box to write in -----------------------------------------------------------------------------
 
-const prompt = byId("prompt");
-
 function fit() {
   prompt.style.height = "auto";
   prompt.style.height = `${Math.min(prompt.scrollHeight, 220)}px`;
+}
+
+/** Put a text into the box, unless somebody writes there. */
+function draft(text) {
+  prompt.value ||= text;
+  fit();
+  prompt.focus();
 }
 
 async function send(event) {

@@ -21,6 +21,11 @@ export class BrokerError extends Error {
     this.retryAfter = data.retry_after;
     this.hint = data.hint;
   }
+
+  /** What it says, and what to do about it. */
+  get words() {
+    return this.hint ? `${this.message.replace(/\.$/, "")}: ${this.hint}` : this.message;
+  }
 }
 
 /** Whether to come back after a close with this code; the number alone decides. */

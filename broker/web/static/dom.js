@@ -32,6 +32,19 @@ export function json(value) {
   return el("pre.json", {}, JSON.stringify(value, null, 2));
 }
 
+/** The objects of what ought to be an array of them; agents send what they like. */
+export function list(value) {
+  return Array.isArray(value) ? value.filter((item) => typeof item === "object" && item !== null) : [];
+}
+
+/** Make a change to `container`; if what had the focus goes with it, `next` gets it, so that it is never nowhere. */
+export function keepFocus(container, next, change) {
+  const focused = document.activeElement;
+  const isInside = container.contains(focused);
+  change();
+  if (isInside && !focused.getClientRects().length) next.focus({ preventScroll: true });
+}
+
 /** Keeps a scrolling element at its end while the reader is there; returns the function to call after each change. */
 export function follower(scroller, onLeave = () => {}) {
   let atEnd = true;

@@ -1,7 +1,7 @@
 /** The panel in which a session's records arrive, as they are in the log. */
 
 import { byId, el, fold, follower, json } from "./dom.js";
-import { textOf } from "./words.js";
+import { clockWords, textOf } from "./words.js";
 
 const SHOWN = 500; // rows kept in the page; the session keeps every record
 
@@ -77,7 +77,7 @@ function row(record) {
     el("span.seq", {}, String(record.seq)),
     el("span.kind", { data: { family } }, record.event),
     el("span.glance", {}, glance(record.data)),
-    el("time.at", { dateTime: record.at, title: record.at }, clock(record.at)),
+    el("time.at", { dateTime: record.at, title: record.at }, clockWords(record.at)),
   ];
   const { turn_id, data } = record;
   return el("li", { data: { seq: record.seq } }, fold("details", summary, () => json(turn_id ? { turn_id, data } : { data })));
@@ -87,9 +87,4 @@ function row(record) {
 function glance({ text, content, title, outcome, status }) {
   const words = text ?? (content ? textOf(content) : (title ?? outcome ?? status ?? ""));
   return String(words).slice(0, 200);
-}
-
-function clock(at) {
-  const date = new Date(at);
-  return `${date.toTimeString().slice(0, 8)}.${String(date.getMilliseconds()).padStart(3, "0")}`;
 }

@@ -57,6 +57,11 @@ export class Session extends Emitter {
     this.records = [];
   }
 
+  /** Whose page this is, as the broker knows them; null for nobody in particular. */
+  get user() {
+    return this.#broker.identity?.user ?? null;
+  }
+
   /** Begin to follow; attaches at once and after every reconnect. */
   open() {
     this.#broker.on("welcome", () => this.#attach(), this.#life.signal);
@@ -71,9 +76,14 @@ export class Session extends Emitter {
     this.#broker.request("session.detach", { session_id: this.id }).catch(() => {});
   }
 
-  /** Start a turn: sent as soon as there is a connection, and again under the same id if it breaks before the answer. */
-  send(content, ifBusy = "queue") {
-    const item = { client_msg_id: freshId(), content, if_busy: ifBusy, state: "waiting" };
+  /**
+   * Start a turn: sent as soon as there is a connection, and again under the same id if it breaks before the answer.
+   * @param {string|object[]} content text or blocks
+   * @param {"queue"|"reject"|"interrupt"} ifBusy what to do if a turn is running
+   * @param {string} [retryOf] the ended turn that is tried again
+   */
+  send(content, ifBusy = "queue", retryOf = undefined) {
+    const item = { client_msg_id: freshId(), content, if_busy: ifBusy, retry_of: retryOf, state: "waiting" };
     this.#outbox.add(item);
     this.#submit(item);
   }
@@ -154,14 +164,14 @@ export class Session extends Emitter {
   }
 
   async #submit(item) {
-    const { client_msg_id, content, if_busy } = item;
+    const { client_msg_id, content, if_busy, retry_of } = item;
     this.#changed(item, "sending");
     try {
-      await this.request("turn.start", { client_msg_id, content, if_busy });
+      await this.request("turn.start", { client_msg_id, content, if_busy, retry_of });
       this.#changed(item, "accepted");
     } catch (error) {
       if (error.code === "disconnected") this.#changed(item, "waiting");
-      else this.#changed(item, "refused", error.message);
+      else this.#changed(item, "refused", error.words);
     }
   }
 

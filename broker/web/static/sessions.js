@@ -90,7 +90,7 @@ export class Sessions {
       error.textContent = "";
       return await promise;
     } catch (e) {
-      error.textContent = e.hint ? `${e.message} ${e.hint}` : e.message;
+      error.textContent = e.words;
       return null;
     }
   }

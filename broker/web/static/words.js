@@ -46,27 +46,67 @@ export function seconds(ms) {
 
 const PARTIAL = { true: "What you see is only part of an answer.", false: "Nothing was produced." };
 
-const OUTCOMES = {
-  completed: ({ stop_reason, empty }) => {
-    if (empty) return "Completed without any output";
-    return stop_reason && stop_reason !== "end_turn" ? `Completed: ${stop_reason.replaceAll("_", " ")}` : "Completed";
-  },
-  cancelled: ({ by, forced }) =>
-    `Cancelled${who(by) ? ` by ${who(by)}` : ""}${forced ? "; the agent did not stop by itself and was killed" : ""}`,
-  failed: ({ error }) => `Failed: ${error?.message ?? "the agent gave no reason"}`,
-  timed_out: ({ deadline }) => `Timed out${deadline ? `: the deadline “${deadline}” passed` : ""}`,
-  lost: ({ reason }) => `Lost: ${clause(reason) || "the agent or the broker stopped in the middle"}; how far it came is unknown`,
+const DEADLINES = {
+  start: "the agent did not start in time",
+  idle: "the agent was silent for too long",
+  approval: "nobody answered its question in time",
+  queue: "it waited for its turn for too long",
+  turn: "it took too long",
 };
 
-/** How a turn ended, as a sentence or two. */
-export function outcomeWords(data) {
-  const sentence = OUTCOMES[data.outcome]?.(data) ?? data.outcome;
-  const partial = data.outcome === "completed" ? undefined : PARTIAL[data.partial];
-  return partial ? `${clause(sentence)}. ${partial}` : sentence;
+const OUTCOMES = {
+  completed: ({ stop_reason, empty, reason }) => {
+    const why = reason ?? (stop_reason === "end_turn" ? "" : stop_reason?.replaceAll("_", " "));
+    return `Completed${empty ? ", but the agent said nothing" : ""}${why ? `: ${clause(why)}` : ""}`;
+  },
+  cancelled: ({ forced, reason }, { by = "", began = true }) => {
+    if (!began) return `Taken back${by} before it began`;
+    const cut = reason?.split("; ").slice(1).join("; "); // after who did it comes what had to be done about the agent
+    return `Cancelled${by}${forced ? `; ${clause(cut) || "the agent did not stop by itself"}` : ""}`;
+  },
+  failed: ({ error }) => `Failed: ${error?.message ?? "the agent gave no reason"}`,
+  timed_out: ({ deadline, reason }) => `Timed out: ${clause(reason) || DEADLINES[deadline] || "a deadline passed"}`,
+  lost: ({ reason }) => `Lost: ${clause(reason) || "the agent or the broker stopped in the middle"}; what it did is unknown`,
+};
+
+/**
+ * How a turn ended, as a sentence or two.
+ * @param {object} data of its `turn.ended`
+ * @param {{by?: string, began?: boolean}} circumstances who stopped it, such as ` by ann`; whether the agent ever had it
+ */
+export function outcomeWords(data, circumstances = {}) {
+  const words = OUTCOMES[data.outcome]?.(data, circumstances) ?? String(data.outcome);
+  const isWhole = data.outcome === "completed" || circumstances.began === false;
+  const partial = isWhole ? undefined : PARTIAL[data.partial];
+  return partial ? `${sentence(words)} ${partial}` : words;
 }
 
-function clause(sentence) {
-  return sentence?.replace(/\.$/, "");
+/** Why a turn that runs shows nothing new, from its `turn.stalled`. */
+export function stallWords({ silent, link, reason }) {
+  if (link === "down") return `The link to the agent is down${reason ? `: ${clause(reason)}` : ""}; it may come back`;
+  return silent ? `The agent has been silent for ${seconds(silent * 1000)} and longer` : "The agent has gone silent";
+}
+
+/** Why a turn is being stopped, from its `turn.cancelling`; `by` is who did it, such as ` by ann`. */
+export function stoppingWords({ deadline, reason }, by) {
+  return deadline ? `Stopping: ${reason || DEADLINES[deadline] || "a deadline passed"}` : `Stopping${by && `: asked for${by}`}`;
+}
+
+/** What became of an agent's question, from its `approval.resolved`; `name` is the chosen option's. */
+export function resolvedWords({ outcome, option_id, reason }, name, by) {
+  if (option_id) return `Answered “${name ?? option_id}”${by}`;
+  if (outcome === "expired") return "Expired: nobody answered in time";
+  if (outcome === "cancelled") return "Withdrawn, because the turn was stopped";
+  return `No longer open${reason ? `: ${clause(reason)}` : ""}`;
+}
+
+/** Words with a full stop, whether they came with one or not. */
+export function sentence(words) {
+  return `${clause(words)}.`;
+}
+
+function clause(words) {
+  return words?.replace(/\.$/, "");
 }
 
 /** A person as they call themselves, from a name or from `{user, connection_id}`. */
@@ -81,7 +121,7 @@ export function textOf(content) {
 }
 
 function blockText(block) {
-  if (typeof block === "string") return block;
+  if (typeof block !== "object" || block === null) return String(block ?? "");
   return block.text ?? (block.content ? textOf([block.content]) : `[${block.type}]`);
 }
 
@@ -90,6 +130,12 @@ export function timeWords(at) {
   const date = new Date(at);
   const isToday = date.toDateString() === new Date().toDateString();
   return date.toLocaleString([], isToday ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+}
+
+/** A time to the millisecond, without its day. */
+export function clockWords(at) {
+  const date = new Date(at);
+  return `${date.toTimeString().slice(0, 8)}.${String(date.getMilliseconds()).padStart(3, "0")}`;
 }
 
 /** The end of an id: ids made in the same hour begin alike. */

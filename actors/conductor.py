@@ -1,0 +1,280 @@
+"""Who conducts a session's turns: drives the turn machine, keeps its time, and has its commands carried out.
+
+The machine decides (`broker.turns`); the session's log makes durable what it writes; and only then is the
+agent told, by way of its line. Here is also where turns are counted, and their way is noted.
+"""
+
+from functools import partial
+from math import inf
+from typing import Any
+
+import attrs
+from loguru import logger
+
+from broker import operations as ops
+from broker.actors.agent_line import AgentLine
+from broker.actors.log import LogActor
+from broker.actors.options import SessionOptions
+from broker.actors.pace import Pace
+from broker.actors.recovery import StoredSession
+from broker.actors.trail import NEWS, NOTED, Trail
+from broker.actors.transcript import Transcript
+from broker.agents.port import Configuration, Opening
+from broker.clock import Timer
+from broker.errors import BrokerError
+from broker.messages import (
+    AgentEvent,
+    AgentReady,
+    Prompt,
+    SessionRow,
+    SlotAnswer,
+    TextDelta,
+    TurnRow,
+)
+from broker.turns import (
+    AnswerApproval,
+    AskSlot,
+    CancelTurn,
+    Command,
+    CutLink,
+    StartTurn,
+    TurnMachine,
+    TurnRules,
+)
+
+__all__ = ["Conductor", "Tick"]
+
+
+@attrs.frozen
+class Tick:
+    """Something of the turn machine is due."""
+
+
+class Conductor:
+    """The turns of one session; the turn machine's `Out`.
+
+    Args:
+        log: the session, which makes durable what is written.
+        row: the session as it is.
+        options: what all sessions share.
+
+    Attributes:
+        machine: the turn machine.
+        line: the way to the agent.
+        memory: what the agent calls the session, if it keeps one of its own.
+        pace: how fast the agent may speak.
+        closed: whether the session is, so that its agent goes when the last turn has ended.
+        quota: bytes that its log may take.
+    """
+
+    def __init__(self, log: LogActor, row: SessionRow, options: SessionOptions) -> None:
+        agent = options.agents.get(row.agent)
+        self._log = log
+        self._row = row
+        self._options = options
+        self._clock = options.clock
+        self._began = self._clock.monotonic()
+        self._stats = options.stats
+        self._trail = Trail(options.traces, row.session_id)
+        self._rules = TurnRules(agent=row.agent) if agent is None else agent.rules
+        self._append = log.write
+        self._transcript = Transcript() if agent is not None and agent.history else None
+        self._accepted_at: dict[str, float] = {}
+        self._dispatched_at: float | None = None
+        self._timer: Timer | None = None
+        self._timer_at = 0.0
+        self.memory: str | None = None
+        self.closed = row.closed
+        self.quota = options.quota or inf
+        self.line = AgentLine(log.actor_ref, row.session_id, None if agent is None else agent.bridge)
+        self.pace = Pace(self.line)
+        self.machine = TurnMachine(row.session_id, self, self._rules, workspace_dir=row.workspace_dir)
+        self.machine.variables = row.variables
+
+    def take_up(self, stored: StoredSession) -> None:
+        """Go on from what an earlier incarnation left in the store (P5)."""
+        self.memory = stored.memory
+        if self._transcript is not None:
+            self._transcript.extend(stored.said)
+        for row in stored.turns:
+            if row.outcome is None:
+                self._trail.take_up(row)
+        if stored.unfinished:
+            logger.bind(session=row.session_id).info("taking up the turns that an earlier run left open")
+        self.machine.recover(stored.turns, stored.leftovers, now=self._clock.monotonic())
+
+    # -- what people do -----------------------------------------------------------------------------
+
+    def accept(self, start: ops.Start) -> dict[str, Any]:
+        """Accept a turn, and return what its sender is told once it is durable.
+
+        Raises:
+            BrokerError: `already_ended`, `too_large`, or what the machine refuses with; nothing has changed then.
+        """
+        if not self.open and not self.machine.knows(start.by.user, start.client_msg_id):
+            self.check_open()
+        now = self._clock.monotonic()
+        self._trail.start = start
+        accepted = self.machine.accept(
+            user=start.by.user,
+            client_msg_id=start.client_msg_id,
+            content=start.content,
+            if_busy=start.if_busy,
+            now=now,
+            retry_of=start.retry_of,
+        )
+        if not accepted.duplicate:
+            self._accepted_at[accepted.turn_id] = now
+            self._stats.turns_accepted += 1
+        return {
+            "turn_id": accepted.turn_id,
+            "seq": accepted.seq,
+            "status": accepted.status,
+            "duplicate": accepted.duplicate,
+            "durable": self._options.store.durable,
+        }
+
+    @property
+    def open(self) -> bool:
+        """Whether the session takes anything that makes its log longer."""
+        return not self.closed and self._log.written_bytes < self.quota
+
+    def check_open(self) -> None:
+        """Refuse what would make the log of a closed session longer, or that of one which has reached its quota.
+
+        Raises:
+            BrokerError: `already_ended` or `too_large`.
+        """
+        if self.closed:
+            raise BrokerError("already_ended", "The session is closed; create a new one.")
+        if not self.open:
+            said = f"The session's log has reached its {self.quota} bytes."
+            raise BrokerError("too_large", said, hint="create a new session; this one can still be read")
+
+    def close(self, by: str | None) -> None:
+        """Cancel everything; the agent goes once it has settled."""
+        self.closed = True
+        self.machine.close(by, now=self._clock.monotonic())
+        if self.machine.running is None:
+            self._log.after_commit(self.line.cut)
+
+    def configure(self, operation: ops.Configure) -> None:
+        """Ask the agent to work in another way; what it says is the answer to the message in hand."""
+        opening = Opening(self._row.session_id, self._row.workspace_dir, self.memory)
+        self.line.configure(opening, Configuration(operation.mode, operation.options), self._log.answer_later())
+
+    # -- what the agent does ------------------------------------------------------------------------
+
+    def hear(self, event: AgentEvent) -> None:
+        """Take what the agent says."""
+        now = self._clock.monotonic()
+        if isinstance(event, TextDelta):
+            if self._dispatched_at is not None:
+                self._stats.first_token_seconds.observe(now - self._dispatched_at)
+                self._dispatched_at = None
+                self._trail.hear_first(event.turn_id)
+        elif type(event) in NEWS:
+            running = self.machine.running
+            self._trail.hear(event, None if running is None else running.turn_id)
+            if isinstance(event, AgentReady):
+                self.memory = event.memory or self.memory
+        self.machine.agent(event, now=now)
+
+    def assign(self, answer: SlotAnswer) -> None:
+        """Take what became of a turn that wants one of its agent's places; give back what nobody wants any more."""
+        if not self.machine.slot(answer, now=self._clock.monotonic()):
+            self.line.release(answer.turn_id)
+
+    # -- what the machine does: its port ---------------------------------------------------------------
+
+    def write(self, kind: str, data: bytes, turn_id: str | None = None) -> int:
+        """Append a record; see `broker.turns.commands.Out`."""
+        seq = self._append(kind, data, turn_id)
+        if kind in NOTED and turn_id is not None:
+            self._trail.write(kind, data, turn_id)
+        if self._transcript is not None:
+            self._transcript.add(kind, data, turn_id)
+        return seq
+
+    def save(self, row: TurnRow) -> None:
+        """Keep a turn's latest state; see `broker.turns.commands.Out`."""
+        self._log.turn_rows[row.turn_id] = row
+        if row.outcome is not None:
+            seconds = self._clock.monotonic() - self._accepted_at.pop(row.turn_id, self._began)
+            self._log.after_commit(partial(self._announce_end, row.turn_id, row.outcome, seconds))
+
+    def wall(self) -> int:
+        """Return the wall clock; see `broker.turns.commands.Out`."""
+        return self._clock.now()
+
+    def command(self, command: Command) -> None:
+        """Carry out a command once what it belongs to is durable; see `broker.turns.commands.Out`."""
+        self._log.after_commit(partial(self._carry_out, command))
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case StartTurn(prompt):
+                self._dispatch(prompt)
+            case AskSlot(turn_id):
+                self.line.want(turn_id)
+            case CancelTurn(turn_id):
+                self.line.cancel(turn_id)
+            case AnswerApproval(turn_id, key, option_id):
+                self.line.answer(turn_id, key, option_id)
+            case CutLink(turn_id):
+                self.line.cut(turn_id)
+
+    def _dispatch(self, prompt: Prompt) -> None:
+        running = self.machine.running
+        if running is None or running.turn_id != prompt.turn_id:
+            return  # it ended before it was durable that it began
+        self._dispatched_at = self._clock.monotonic()
+        if self._transcript is not None or self.memory is not None:
+            said = b"[]" if self._transcript is None else self._transcript.before(prompt.turn_id)
+            prompt = attrs.evolve(prompt, messages=said, memory=self.memory)
+        self.line.start(prompt)
+        self.pace.begin()
+
+    def _announce_end(self, turn_id: str, outcome: str, seconds: float) -> None:
+        """Tell who has to know of an end that is durable."""
+        row = self._row
+        self._options.on_turn_ended(row.session_id, turn_id, row.agent, outcome, seconds)
+        self._trail.show(turn_id, self._log.watched)
+        if self._rules.limited:
+            self.line.release(turn_id)
+        if self.closed and self.machine.running is None:
+            self.line.cut()
+
+    # -- bounds and time ----------------------------------------------------------------------------
+
+    def overflow(self) -> None:
+        """End the running turn: the session's log has outgrown its quota."""
+        if self.machine.running is not None:
+            self.machine.overflow(now=self._clock.monotonic())
+
+    def set_timer(self) -> None:
+        """See to it that the machine is called when something is due; a timer that is too early does no harm."""
+        due = self.machine.next_deadline()
+        if due is None or (self._timer is not None and self._timer_at <= due):
+            return
+        self._stop_timer()
+        self._timer_at = due
+        self._timer = self._clock.call_later(due - self._clock.monotonic(), self._wake)
+
+    def leave(self) -> None:
+        """Let go of the timer and of the agent: the session leaves memory, or fails."""
+        self._stop_timer()
+        self.line.cut()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _wake(self) -> None:
+        self._timer = None
+        if not self._log.actor_stopped.is_set():
+            self._log.actor_ref.tell(Tick(), urgent=True)
+
+    def tick(self) -> None:
+        """Do what is due."""
+        self.machine.tick(self._clock.monotonic())

@@ -1,0 +1,218 @@
+"""What an ACP agent reports, as our records: pure functions, bytes in and events out.
+
+One rule of spelling: the top-level names of an ACP object are written with underscores (`rawInput` is
+`raw_input`), its id is `tool_id`; what is inside them stays byte for byte as the agent wrote it.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+from broker.agents.acp.jsonrpc import MISREAD
+from broker.messages import AgentEvent, AgentRecord, ApprovalRequested, TextDelta
+
+__all__ = [
+    "DEPTH_LIMIT",
+    "RECORD_LIMIT",
+    "STATES",
+    "TEXT_LIMIT",
+    "TOOL_DEFAULTS",
+    "Fields",
+    "Update",
+    "block_text",
+    "bounded",
+    "checked",
+    "encoded",
+    "fields_of",
+    "pieces",
+    "question_of",
+    "read_update",
+    "state_record",
+    "vendor_record",
+]
+
+DEPTH_LIMIT: Final = 64
+"""Nesting beyond which JSON is refused (PROTOCOL section 2)."""
+RECORD_LIMIT: Final = 256 * 1024
+"""Bytes of one record's data; a larger report loses its largest fields, or no viewer could ever take it."""
+TEXT_LIMIT: Final = 32 * 1024
+"""Characters of one delta."""
+STATES: Final = {
+    "available_commands_update": "available_commands",
+    "current_mode_update": "mode",
+    "config_option_update": "config_options",
+    "session_info_update": "session_info",
+}
+"""Updates about the agent rather than about what it says, and what of it has changed."""
+
+_NAMES_LIMIT: Final = 20
+_NAME_LIMIT: Final = 64
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])[A-Z]")
+_VENDOR: Final = re.compile(r"[A-Za-z0-9_$./-]{1,64}")
+_ASKING: Final = "The agent asks for permission"
+_TITLE_WIDTH: Final = 500
+
+Fields = dict[str, msgspec.Raw]
+
+TOOL_DEFAULTS: Final[Fields] = {"kind": msgspec.Raw(b'"other"'), "status": msgspec.Raw(b'"pending"')}
+"""What a tool call is until the agent says more."""
+
+
+class Update(msgspec.Struct, frozen=True, rename="camel"):
+    """The `update` of a `session/update`, as far as it is read before it is known what it is."""
+
+    session_update: str
+    message_id: str | None = None
+    content: msgspec.Raw = msgspec.Raw()
+
+
+class _Block(msgspec.Struct, frozen=True):
+    type: str
+    text: str = ""
+
+
+_UPDATE = msgspec.json.Decoder(Update)
+_BLOCK = msgspec.json.Decoder(_Block)
+_FIELDS = msgspec.json.Decoder(Fields)
+
+
+def read_update(raw: msgspec.Raw) -> Update:
+    """Read what kind of update this is.
+
+    Raises:
+        ValueError, msgspec.MsgspecError, RecursionError: it cannot be read (`jsonrpc.MISREAD`).
+    """
+    return _UPDATE.decode(raw)
+
+
+# -- text --------------------------------------------------------------------------------------------
+
+
+def block_text(content: msgspec.Raw) -> str | None:
+    """Return the text of a content block; None if it is of another kind or none at all."""
+    try:
+        block = _BLOCK.decode(content)
+    except MISREAD:
+        return None
+    return block.text if block.type == "text" else None
+
+
+def pieces(text: str, turn_id: str | None, *, thought: bool, message_id: str | None) -> Iterator[AgentEvent]:
+    """Yield text as deltas of a bounded size; outside of any turn as records that look like them."""
+    for start in range(0, len(text), TEXT_LIMIT):
+        piece = text[start : start + TEXT_LIMIT]
+        if turn_id is not None:
+            yield TextDelta(turn_id, piece, thought=thought, message_id=message_id)
+        else:
+            stray = {"message_id": message_id, "role": "assistant", "text": piece}
+            yield AgentRecord(None, "thought.delta" if thought else "message.delta", msgspec.json.encode(stray))
+
+
+# -- records -----------------------------------------------------------------------------------------
+
+
+def state_record(kind: str, raw: msgspec.Raw, turn_id: str | None) -> AgentRecord:
+    """Return what one of `STATES` says of the agent.
+
+    Raises:
+        ValueError, msgspec.MsgspecError, RecursionError: it is no JSON object, or nests too deep.
+    """
+    fields = fields_of(raw) | {"state": encoded("ready"), "changed": encoded(STATES[kind])}
+    return AgentRecord(turn_id, "agent.state", bounded(fields))
+
+
+def vendor_record(kind: str, raw: msgspec.Raw, turn_id: str | None) -> AgentRecord:
+    """Keep a report that we have no word for as it is, under `vendor.<kind>`.
+
+    Raises:
+        ValueError, msgspec.MsgspecError, RecursionError: it is no JSON object, or nests too deep.
+    """
+    checked(raw)
+    word = kind if _VENDOR.fullmatch(kind) else "unknown"
+    data = bytes(raw)
+    if len(data) > RECORD_LIMIT:
+        data = bounded(_FIELDS.decode(raw))
+    elif not data.startswith(b"{"):
+        raise ValueError("a report that is no JSON object")
+    return AgentRecord(turn_id, f"vendor.{word}", data)
+
+
+def question_of(
+    turn_id: str, key: str, titles: tuple[str | None, ...], options: list[msgspec.Raw], tool: Fields | None
+) -> ApprovalRequested:
+    """Return a question; its title is the first of `titles` that says anything.
+
+    Raises:
+        ValueError, msgspec.MsgspecError, RecursionError: nobody could answer it.
+    """
+    offered = [fields_of(option) for option in options]
+    if any("option_id" not in option for option in offered):
+        raise ValueError("an option without an id")
+    data = msgspec.json.encode(offered)
+    if len(data) > RECORD_LIMIT:
+        raise ValueError("options beyond all bounds")
+    title = next((title for title in titles if title), _ASKING)[:_TITLE_WIDTH]
+    return ApprovalRequested(turn_id, key, title, data, bounded(tool) if tool else None)
+
+
+# -- objects -----------------------------------------------------------------------------------------
+
+
+def fields_of(raw: msgspec.Raw) -> Fields:
+    """Return the fields of an ACP object under our names, their values untouched, without its discriminator.
+
+    Raises:
+        ValueError, msgspec.MsgspecError, RecursionError: it is no JSON object, or nests too deep.
+    """
+    checked(raw)
+    fields = {_name(key): value for key, value in _FIELDS.decode(raw).items()}
+    fields.pop("session_update", None)
+    return fields
+
+
+def _name(camel: str) -> str:
+    snake = _CAMEL.sub(lambda found: f"_{found[0]}", camel).lower()
+    return "tool_id" if snake == "tool_call_id" else snake
+
+
+def bounded(fields: Fields) -> bytes:
+    """Encode `fields`, without the largest of them where they are too much; `truncated` then names those."""
+    data = msgspec.json.encode(fields)
+    if len(data) <= RECORD_LIMIT:
+        return data
+    sizes = {name: len(name) + len(bytes(value)) for name, value in fields.items()}
+    excess = len(data) - RECORD_LIMIT + _NAMES_LIMIT * _NAME_LIMIT
+    dropped: list[str] = []
+    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
+        if excess <= 0:
+            break
+        excess -= sizes[name]
+        dropped.append(name)
+    gone = frozenset(dropped)
+    kept = {name: value for name, value in fields.items() if name not in gone}
+    return msgspec.json.encode(kept | {"truncated": [name[:_NAME_LIMIT] for name in dropped[:_NAMES_LIMIT]]})
+
+
+def encoded(value: Any) -> msgspec.Raw:
+    """Return a value as JSON, to stand among fields."""
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+def checked(raw: msgspec.Raw) -> None:
+    """Read all of it once: what is only carried along must still be JSON for whoever reads the log.
+
+    Raises:
+        ValueError, msgspec.MsgspecError, RecursionError: it is no JSON, or nests too deep.
+    """
+    if _depth(msgspec.json.decode(raw)) > DEPTH_LIMIT:
+        raise ValueError("nested too deep")
+
+
+def _depth(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + max(map(_depth, value.values()), default=0)
+    if isinstance(value, list):
+        return 1 + max(map(_depth, value), default=0)
+    return 0

@@ -1,0 +1,119 @@
+"""The frames of `agents.v1.json`, the protocol of agents that are linked by a WebSocket (PROTOCOL section 4).
+
+A frame is `{"type", "id", "projectGuid"?, "data", "timestamp"}`, either way. What is only carried stays
+bytes. Unknown fields are passed over, since agents learn new ones faster than brokers.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from broker.clock import rfc3339
+from broker.errors import BrokerError
+from broker.ids import new_id
+from broker.protocol.edge import check_depth
+from broker.protocol.native import invalid
+
+__all__ = [
+    "FRAME_LIMIT",
+    "SUBPROTOCOL",
+    "Envelope",
+    "Hello",
+    "Id",
+    "Running",
+    "Seq",
+    "decoded",
+    "hello_of",
+    "read",
+    "written",
+]
+
+SUBPROTOCOL: Final = "agents.v1.json"
+FRAME_LIMIT: Final = 16 << 20
+"""Bytes of the longest frame that is taken."""
+_NAME: Final = msgspec.Meta(max_length=200)
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Seq = Annotated[int, msgspec.Meta(ge=1, le=1 << 53)]
+"""The number of a frame within its turn: 1, 2, 3 ..."""
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """What all frames have in common; `id` is JSON, of whatever kind the sender chose."""
+
+    type: Annotated[str, _NAME]
+    data: msgspec.Raw = msgspec.Raw(b"{}")
+    id: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Running(msgspec.Struct, frozen=True):
+    """A turn that an agent still runs when it comes back; `seq` is the number of the last frame it made."""
+
+    turn_id: Id
+    seq: Annotated[int, msgspec.Meta(ge=0, le=1 << 53)] | None = None
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """The first frame of an agent.
+
+    Attributes:
+        agent: the profile it serves.
+        version: its own version, for people.
+        capacity: turns that it takes at the same time.
+        instance: tells this process of the agent from all others, and is the same after a reconnect.
+        turns: what it still runs, having been connected before.
+    """
+
+    agent: Annotated[str, _NAME]
+    version: Annotated[str, _NAME] = ""
+    capacity: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+    instance: Annotated[str, msgspec.Meta(min_length=1, max_length=128)] | None = None
+    turns: Annotated[tuple[Running, ...], msgspec.Meta(max_length=10_000)] = ()
+
+
+_ENVELOPE: Final = msgspec.json.Decoder(Envelope)
+_HELLO: Final = msgspec.json.Decoder(Hello)
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def read(text: bytes) -> Envelope:
+    """Read one frame; `text` is UTF-8.
+
+    Raises:
+        BrokerError: `invalid_json` or `invalid_message`: it is none, or nested too deep.
+    """
+    check_depth(text)
+    envelope: Envelope = decoded(_ENVELOPE, text, "$")
+    return envelope
+
+
+def hello_of(envelope: Envelope) -> Hello:
+    """Return an agent's hello.
+
+    Raises:
+        BrokerError: `invalid_message`: it is something else, or cannot be read.
+    """
+    if envelope.type != "hello":
+        raise BrokerError("invalid_message", "The first frame must be a hello.", field="$.type")
+    hello: Hello = decoded(_HELLO, envelope.data)
+    return hello
+
+
+def decoded(decoder: msgspec.json.Decoder[Any], data: bytes | msgspec.Raw, root: str = "$.data") -> Any:
+    """Return what `decoder` makes of some JSON, which stands at `root` of its frame.
+
+    Raises:
+        BrokerError: `invalid_message`, or `invalid_json` if it is none.
+    """
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as e:
+        raise invalid(e, root) from None
+    except (msgspec.DecodeError, ValueError, RecursionError) as e:
+        raise BrokerError("invalid_json", f"The frame is not JSON: {e}.") from None
+
+
+def written(kind: str, data: Mapping[str, Any], at: int) -> bytes:
+    """Return a frame of ours; `at` is its time in milliseconds since the epoch."""
+    return _encode({"type": kind, "id": new_id(), "data": data, "timestamp": rfc3339(at)})

@@ -1,0 +1,242 @@
+"""One agent that is linked to the broker by a WebSocket: what it has in hand, and what is said with it.
+
+It knows nothing of sockets: frames come in by `feed`, and go out by an `Outlet`, which never blocks.
+"""
+
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+from loguru import logger
+
+from broker.agents.remote.frames import Envelope, Hello, decoded, read, written
+from broker.agents.remote.job import Job
+from broker.agents.remote.reports import ANYTHING, REPORTS, Report, variables_of, vendor_of
+from broker.clock import Clock
+from broker.errors import BrokerError, CloseCode
+from broker.messages import VariablesSet
+
+if TYPE_CHECKING:
+    from broker.agents.remote.pool import Pool
+
+__all__ = ["ERRORS_PER_MINUTE", "Member", "Outlet"]
+
+ERRORS_PER_MINUTE: Final = 60
+"""Frames that make no sense, after which an agent is not listened to any more."""
+_WINDOW: Final = 60.0
+_PASSED_OVER: Final = frozenset(
+    {
+        "agent_message",
+        "error",
+        "pong",
+        "project_stage_update",
+        "project_status_change",
+        "user_feedback_response",
+    }
+)
+"""Kinds that need no answer: of projects nobody here knows yet, and an error is never answered with an error."""
+
+
+class Outlet(Protocol):
+    """The way to an agent. Nothing of it blocks or raises, whatever state the way is in.
+
+    Attributes:
+        heartbeat: seconds between two looks whether there is still somebody at its other end.
+    """
+
+    heartbeat: float
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame, behind those before it."""
+
+    def pause(self) -> None:
+        """Read nothing more, until `resume`."""
+
+    def resume(self) -> None:
+        """Read again."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Say good-bye, behind what was said before; the way ends soon after, answered or not."""
+
+
+class Member:
+    """One agent of a pool.
+
+    Args:
+        pool: what it belongs to.
+        hello: how it introduced itself.
+        outlet: the way to it.
+        origin: where it comes from; only an agent from there may take up what one from there began.
+        clock: time.
+
+    Attributes:
+        draining: whether it takes no more turns, since it is about to leave.
+        jobs: the turns it has in hand, by their ids, also those that nobody waits for any more.
+        unsettled: those of them that nobody waits for; they take their places until the agent lets go of them.
+    """
+
+    def __init__(self, pool: "Pool", hello: Hello, outlet: Outlet, *, origin: str, clock: Clock) -> None:
+        self.capacity = hello.capacity
+        self.origin = origin
+        self.identity = None if hello.instance is None else (origin, hello.instance)
+        self.outlet = outlet
+        self.draining = False
+        self.jobs: dict[str, Job] = {}
+        self.unsettled: set[Job] = set()
+        self.given = 0
+        self._pool = pool
+        self._clock = clock
+        self._held: set[Job] = set()
+        self._errors = 0
+        self._errors_since = clock.monotonic()
+        self._log = logger.bind(agent=hello.agent)
+
+    @property
+    def places(self) -> int:
+        """How many turns it takes at the same time; fewer while it holds some that nobody waits for."""
+        most = len(self.jobs) if self.draining else self.capacity
+        return max(0, most - len(self.unsettled))
+
+    def may_have(self, session_id: str) -> bool:
+        """Whether it may be given a turn of this session: not before it has let go of an earlier one."""
+        room = not self.draining and len(self.jobs) < self.capacity
+        return room and all(job.session_id != session_id for job in self.unsettled)
+
+    # -- what it is told ---------------------------------------------------------------------------
+
+    def say(self, kind: str, **data: Any) -> None:
+        """Send it a frame."""
+        self.outlet.send(written(kind, data, self._clock.now()))
+
+    def give(self, job: Job) -> None:
+        """Give it a turn."""
+        prompt, job.prompt = job.prompt, None
+        if prompt is None:
+            return
+        self.take(job)
+        self.say(
+            "turn_start",
+            turn_id=job.turn_id,
+            session_id=job.session_id,
+            content=msgspec.Raw(prompt.content),
+            messages=msgspec.Raw(prompt.messages),
+            variables=msgspec.Raw(prompt.variables),
+            workspace_dir=prompt.workspace_dir,
+        )
+
+    def take(self, job: Job) -> None:
+        """Have it hold a turn, which it knows of or is about to."""
+        self.given += 1
+        self.jobs[job.turn_id] = job
+        job.holder, job.origin, job.identity = self, self.origin, self.identity
+        if job.over:
+            self.unsettled.add(job)
+        elif job.paused:
+            self.hold(job)
+
+    def drop(self, job: Job) -> None:
+        """It has no more to do with this turn."""
+        self.jobs.pop(job.turn_id, None)
+        self.unsettled.discard(job)
+        self.release(job)
+
+    def hold(self, job: Job) -> None:
+        """Read nothing from it, since this turn's session is behind; all its other turns wait as well."""
+        if not self._held:
+            self.outlet.pause()
+        self._held.add(job)
+
+    def release(self, job: Job) -> None:
+        """Read again, if no other turn's session is behind."""
+        if job in self._held:
+            self._held.discard(job)
+            if not self._held:
+                self.outlet.resume()
+
+    def refuse(self, error: BrokerError, frame_id: msgspec.Raw | None = None) -> None:
+        """Tell it that something of it was refused, by the id of the frame where there is one."""
+        data: dict[str, Any] = {"code": error.code, "message": error.message}
+        if error.field is not None:
+            data["field"] = error.field
+        if frame_id is not None and bytes(frame_id) != b"null":
+            data["refers_to"] = frame_id
+        self.say("error", **data)
+
+    # -- what it says ------------------------------------------------------------------------------
+
+    def feed(self, text: bytes) -> None:
+        """Take one frame; whatever is wrong with it is told to this agent alone."""
+        frame = None
+        try:
+            frame = read(text)
+            self._take(frame)
+        except BrokerError as e:
+            self._offended(e, None if frame is None else frame.id)
+
+    def _take(self, frame: Envelope) -> None:
+        kind = frame.type
+        report = REPORTS.get(kind)
+        if report is not None:
+            self._reported(report, frame.data)
+        elif kind == "variables":
+            self._set(frame.data)
+        elif kind == "ping":
+            self.say("pong")
+        elif kind == "drain":
+            self.draining = True
+            self._pool.moved()
+        elif kind == "hello":
+            raise BrokerError("invalid_message", "There was a hello already.", field="$.type")
+        elif kind in _PASSED_OVER:
+            self._log.debug("passed over a frame of kind {}", kind)
+        else:
+            self._keep(kind, frame.data)
+
+    def _reported(self, report: Report, raw: msgspec.Raw) -> None:
+        said = decoded(report.decoder, raw)
+        job = self._job(said.turn_id)
+        if not job.counts(said.seq, output=report.output):
+            return
+        emit = job.emit
+        for event in report.events(job, said, raw):
+            emit(event)
+        if report.last:
+            self._pool.settled(self, job)
+
+    def _set(self, raw: msgspec.Raw) -> None:
+        variables, data = variables_of(raw)
+        of_session = (job for job in self.jobs.values() if job.session_id == variables.session_id)
+        job = next((job for job in of_session if variables.turn_id in {None, job.turn_id}), None)
+        if job is None:
+            raise BrokerError("forbidden", "This agent runs no turn of that session.", field="$.data.session_id")
+        if job.counts(variables.seq) and not job.over:
+            job.emit(VariablesSet(job.turn_id, data))
+
+    def _keep(self, kind: str, raw: msgspec.Raw) -> None:
+        """Keep what we have no word for, if it is about a turn."""
+        said = decoded(ANYTHING, raw)
+        if said.turn_id is None:
+            self._log.debug("passed over a frame of unknown kind {}", kind)
+            return
+        job = self._job(said.turn_id)
+        if job.counts(said.seq):
+            job.emit(vendor_of(kind, raw, job.turn_id))
+
+    def _job(self, turn_id: str) -> Job:
+        """Return a turn that this agent has, or had not long ago: an agent never touches another's."""
+        job = self.jobs.get(turn_id)
+        if job is None:
+            job = self._pool.past(turn_id)
+        if job is None or job.holder is not self:
+            raise BrokerError("forbidden", "This agent was not given that turn.", field="$.data.turn_id")
+        return job
+
+    def _offended(self, error: BrokerError, frame_id: msgspec.Raw | None) -> None:
+        now = self._clock.monotonic()
+        if now - self._errors_since > _WINDOW:
+            self._errors, self._errors_since = 0, now
+        self._errors += 1
+        if self._errors > ERRORS_PER_MINUTE:
+            self.outlet.close(CloseCode.POLICY_VIOLATION, "too many frames that make no sense")
+        else:
+            self._log.log("WARNING" if self._errors == 1 else "DEBUG", "refused a frame: {}", error.message)
+            self.refuse(error, frame_id)

@@ -1,0 +1,265 @@
+"""The agents of one profile that are linked by WebSockets: who gets which turn, and what becomes of it then.
+
+A link that drops takes no turn with it at once: its turns wait `reattach` seconds for the agent to come back and
+name them in its hello (PROTOCOL section 4). What the broker gave up meanwhile, and the agent names, it is asked to
+cancel. An agent at the other end of a socket cannot be killed: a turn whose line was cut keeps its place at the
+agent until the agent lets go of it, or `LET_GO` seconds have passed.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from loguru import logger
+
+from broker.agents.port import Emit, Opening
+from broker.agents.remote.frames import Hello, Running
+from broker.agents.remote.job import Job, deaf
+from broker.agents.remote.line import Line
+from broker.agents.remote.member import Member, Outlet
+from broker.agents.remote.stalled import Stalled
+from broker.clock import Clock
+from broker.errors import CLOSE_REASONS, BrokerError, CloseCode
+from broker.messages import AgentLost, TurnSettled, TurnTaken
+
+__all__ = ["LET_GO", "MEMBERS", "Pool"]
+
+LET_GO: Final = 30.0
+"""Seconds for which a turn nobody waits for keeps its place at an agent; less than a turn may take to start."""
+MEMBERS: Final = 1000
+"""Agents of one profile that may be linked at the same time."""
+_PAST: Final = 1000
+
+
+class Pool:
+    """The agents of one profile.
+
+    Args:
+        reattach: seconds for which the turns of a broken link wait for it to come back; 0 for not at all.
+        clock: time.
+
+    Attributes:
+        on_capacity: called after `capacity` has changed.
+        members: the agents that are linked.
+        closed: whether no agent is taken any more.
+    """
+
+    def __init__(self, *, reattach: float, clock: Clock) -> None:
+        self.on_capacity: Callable[[], None] = lambda: None
+        self.members: list[Member] = []
+        self.closed = False
+        self.clock = clock
+        self._reattach = reattach
+        self._waiting: dict[str, Job] = {}
+        self._stalled = Stalled(reattach, clock, self._lost)
+        self._past: OrderedDict[str, Job] = OrderedDict()
+        self._capacity = 0
+
+    @property
+    def capacity(self) -> int | None:
+        """Return how many turns may be under way at the same time; 0 if no agent is there.
+
+        A turn that waits for its agent to come back has a place of its own, which is none at another agent;
+        one that was cut and that its agent has not let go of takes a place away.
+        """
+        if not self.members:
+            return 0
+        return sum(member.places for member in self.members) + len(self._stalled)
+
+    def open(self, opening: Opening, emit: Emit) -> Line:
+        """Return a line for this session; which agent gets a turn of it is decided turn by turn."""
+        return Line(self, opening, emit)
+
+    # -- what sessions want ------------------------------------------------------------------------
+
+    def place(self, job: Job) -> None:
+        """Give a turn to the agent with the most room for it, or have it wait for one."""
+        member = self._choose(job.session_id)
+        if member is None:
+            self._waiting[job.turn_id] = job
+        else:
+            member.give(job)
+
+    def _choose(self, session_id: str) -> Member | None:
+        able = [member for member in self.members if member.may_have(session_id)]
+        return min(able, key=lambda member: (len(member.jobs) / member.capacity, member.given), default=None)
+
+    def cancel(self, job: Job) -> None:
+        """Have a turn stopped; one that no agent has got is over at once."""
+        if job.over or job.cancelled:
+            return
+        job.cancelled = True
+        if self._waiting.pop(job.turn_id, None) is not None:
+            job.over = True
+            job.emit(TurnSettled(job.turn_id, "cancelled"))
+        elif job not in self._stalled and job.holder is not None:
+            job.holder.say("turn_cancel", turn_id=job.turn_id)
+
+    def answer(self, job: Job, key: str, option_id: str | None) -> None:
+        """Bring the answer to a question; one that cannot be delivered now is kept until it can."""
+        if job in self._stalled:
+            job.answers[key] = option_id
+        elif job.holder is not None:
+            job.holder.say("approval_answer", turn_id=job.turn_id, approval_id=key, option_id=option_id)
+
+    def hold(self, job: Job, *, paused: bool) -> None:
+        """Stop reading from the agent that has this turn, or go on."""
+        job.paused = paused
+        if job.holder is None or job.turn_id not in job.holder.jobs or job.over:
+            return
+        if paused:
+            job.holder.hold(job)
+        else:
+            job.holder.release(job)
+
+    def cut(self, job: Job) -> None:
+        """Let nobody hear of a turn any more; its agent is asked to stop, and keeps its place until it has."""
+        job.emit = deaf
+        if job.over:
+            return
+        job.over = True
+        self._waiting.pop(job.turn_id, None)
+        holder = job.holder
+        if not self._stalled.remove(job) and holder is not None:
+            if not job.cancelled:
+                holder.say("turn_cancel", turn_id=job.turn_id)
+            holder.release(job)
+            self._await_letting_go(holder, job)
+        self.moved()
+
+    def _await_letting_go(self, member: Member, job: Job) -> None:
+        member.unsettled.add(job)
+        self.clock.call_later(LET_GO, partial(self._let_go, member, job))
+
+    def _let_go(self, member: Member, job: Job) -> None:
+        if job in member.unsettled:
+            logger.warning(
+                "an agent has not let go of turn {} for {:g} s; its place is given away", job.turn_id, LET_GO
+            )
+            self.settled(member, job)
+
+    # -- what agents do ----------------------------------------------------------------------------
+
+    def join(self, hello: Hello, outlet: Outlet, *, origin: str = "") -> Member:
+        """Take an agent in: it goes on with the turns that it names, and gets others.
+
+        Raises:
+            BrokerError: `overloaded` or `unavailable`: no more agents are taken.
+        """
+        if self.closed:
+            raise BrokerError("unavailable", "The broker is stopping.")
+        if len(self.members) >= MEMBERS:
+            raise BrokerError("overloaded", f"There are {MEMBERS} agents of this profile already.")
+        member = Member(self, hello, outlet, origin=origin, clock=self.clock)
+        self._replace(member)
+        self.members.append(member)
+        member.say("welcome", agent=hello.agent, heartbeat=outlet.heartbeat)
+        for running in hello.turns:
+            self._take_up(member, running)
+        for job in self._stalled:
+            if member.identity is not None and job.identity == member.identity:
+                self._lose(job, "the agent came back without this turn")
+        self.moved()
+        return member
+
+    def _replace(self, newcomer: Member) -> None:
+        """Cut the old link of an agent that is back before we saw it leave."""
+        for member in list(self.members):
+            if newcomer.identity is not None and member.identity == newcomer.identity:
+                member.outlet.close(CloseCode.REPLACED, "the same agent has connected again")
+                self.leave(member, "the agent has connected again")
+
+    def _take_up(self, member: Member, running: Running) -> None:
+        """Go on with a turn that an agent says it still runs; what nobody waits for any more it is to stop."""
+        turn_id = running.turn_id
+        job = self._stalled.find(turn_id)
+        if job is not None and job.origin == member.origin:
+            self._resume(member, job)
+        elif job is not None or any(turn_id in other.jobs for other in self.members):
+            member.refuse(BrokerError("forbidden", "Another agent has one of the turns.", field="$.data.turns"))
+        else:
+            past = self._past.get(turn_id)
+            job = past if past is not None and past.origin == member.origin else Job("", turn_id, deaf, over=True)
+            member.take(job)
+            member.say("turn_cancel", turn_id=turn_id)
+            self._await_letting_go(member, job)
+
+    def _resume(self, member: Member, job: Job) -> None:
+        self._stalled.remove(job)
+        member.take(job)
+        member.say("turn_resume", turn_id=job.turn_id, seq=job.seq)
+        if job.cancelled:
+            member.say("turn_cancel", turn_id=job.turn_id)
+        answers, job.answers = job.answers, {}
+        for key, option_id in answers.items():
+            self.answer(job, key, option_id)
+        job.emit(TurnTaken(job.turn_id))
+
+    def settled(self, member: Member, job: Job) -> None:
+        """An agent is done with a turn."""
+        if member.jobs.get(job.turn_id) is not job:
+            return  # it had been already
+        member.drop(job)
+        self._remember(job)
+        self.moved()
+
+    def past(self, turn_id: str) -> Job | None:
+        """Return a turn that ended not long ago."""
+        return self._past.get(turn_id)
+
+    def leave(self, member: Member, reason: str, *, clean: bool = False) -> None:
+        """The link of an agent has ended, for good if `clean`; its turns wait for it or are lost. Idempotent."""
+        if member not in self.members:
+            return
+        self.members.remove(member)
+        for job in list(member.jobs.values()):
+            if job.over:
+                self._remember(job)
+            elif clean or not self._reattach or not job.can_resume:
+                self._lose(job, reason)
+            else:
+                self._stalled.put(job, reason)
+        self.moved()
+
+    def _lost(self, job: Job, reason: str) -> None:
+        self._lose(job, reason)
+        self.moved()
+
+    def _lose(self, job: Job, reason: str) -> None:
+        self._stalled.remove(job)
+        self._remember(job)
+        job.emit(AgentLost(reason))
+
+    # -- inside ------------------------------------------------------------------------------------
+
+    def _remember(self, job: Job) -> None:
+        """Keep a turn that is over for a while, so that what its agent still says of it is known as late."""
+        job.over = True
+        self._past[job.turn_id] = job
+        if len(self._past) > _PAST:
+            self._past.popitem(last=False)
+
+    def moved(self) -> None:
+        """Give out the places that have come free, and tell whoever counts them."""
+        for job in list(self._waiting.values()):
+            if member := self._choose(job.session_id):
+                del self._waiting[job.turn_id]
+                member.give(job)
+        capacity = self.capacity or 0
+        if capacity != self._capacity:
+            self._capacity = capacity
+            self.on_capacity()
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def hang_up(self, code: CloseCode) -> None:
+        """Close all links, and take no more; the turns of those there were are lost."""
+        self.closed = True
+        reason = "the broker stopped while the turn was running"
+        for member in list(self.members):
+            member.outlet.close(code, CLOSE_REASONS[code])
+            self.leave(member, reason, clean=True)
+        for job in self._stalled:
+            self._lose(job, reason)
+        self.moved()

@@ -1,0 +1,43 @@
+"""What a payload's class cannot say: which names can be shown, and what content is."""
+
+from typing import Final
+
+import attrs
+import msgspec
+
+from broker.errors import BrokerError
+from broker.protocol.native import invalid
+
+__all__ = ["check_content", "check_name"]
+
+
+def check_name(name: str, field: str) -> None:
+    """Refuse a room's or an event's name that cannot be shown: control characters and the like.
+
+    Raises:
+        BrokerError: `invalid_message`.
+    """
+    if not name.isprintable():
+        raise BrokerError("invalid_message", "A name consists of printable characters.", field=field)
+
+
+@attrs.define
+class _Block:
+    type: str
+
+
+_decode_content: Final = msgspec.json.Decoder(str | list[_Block]).decode
+
+
+def check_content(content: bytes) -> None:
+    """Refuse what is neither text nor an array of content blocks, and what says nothing.
+
+    Raises:
+        BrokerError: `invalid_message`.
+    """
+    try:
+        value = _decode_content(content)
+    except msgspec.ValidationError as e:
+        raise invalid(e, "$.payload.content") from None
+    if not value:
+        raise BrokerError("invalid_message", "The content is empty.", field="$.payload.content")

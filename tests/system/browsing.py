@@ -1,0 +1,130 @@
+"""People at the page: their tabs, and the network between a tab and the broker."""
+
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+from playwright.sync_api import Locator, Page, WebSocketRoute, expect, sync_playwright
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+FLAGS += ["--disable-background-networking", "--disable-component-update"]
+
+__all__ = ["FLAGS", "Visitor", "Wire", "expect", "sync_playwright"]
+
+Message = dict[str, Any]
+
+
+@attrs.define
+class Visitor:
+    """One tab, and what the browser complained about in it."""
+
+    page: Page
+    complaints: list[str] = attrs.Factory(list)
+
+    def attend(self, wire: "Wire | None" = None) -> None:
+        """Write down what the browser complains about, and stand between the page and the broker if need be."""
+        self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.complaints.append(f"uncaught: {error}"))
+        if wire is not None:
+            self.page.route_web_socket(re.compile("/ws$"), wire.connect)
+
+    def say(self, text: str) -> None:
+        """Send a message."""
+        self.page.get_by_label("Message", exact=True).fill(text)
+        self.page.keyboard.press("Enter")
+
+    def begin(self, agent: str) -> None:
+        """Begin a session with an agent."""
+        self.page.get_by_text("Options").click()
+        self.page.get_by_label("Agent", exact=True).fill(agent)
+        self.page.get_by_role("button", name="New session").click()
+        expect(self.page.locator("#facts")).to_contain_text(agent)
+
+    def join(self, room: str) -> None:
+        """Join a room."""
+        self.page.locator(".inspector-tabs").get_by_role("button", name="Room").click()
+        self.page.get_by_label("Name of the room").fill(room)
+        self.page.get_by_role("button", name="Join").click()
+
+    def press(self, name: str) -> None:
+        """Press the one button of that name."""
+        self.page.get_by_role("button", name=name, exact=True).click()
+
+    def turn(self, number: int = 0) -> Locator:
+        """Return a turn of the conversation."""
+        return self.page.locator("#turns article.turn").nth(number)
+
+    def see_end(self, outcome: str = "completed", turn: int = 0) -> None:
+        """Wait until a turn has ended in that way."""
+        expect(self.turn(turn)).to_have_attribute("data-outcome", outcome, timeout=30_000)
+
+    def see_outcome(self, words: str, turn: int = 0) -> None:
+        """Wait until a turn says that it has ended in these words."""
+        expect(self.turn(turn).locator("footer.outcome")).to_contain_text(words, timeout=30_000)
+
+    def see_running(self, words: str) -> None:
+        """Wait until the line above the box says what the running turn does."""
+        expect(self.page.locator("#running-text")).to_have_text(words, timeout=15_000)
+
+    @property
+    def card(self) -> Locator:
+        """The questions of the agent."""
+        return self.page.locator(".approval")
+
+    @property
+    def waiting(self) -> Locator:
+        """The turns in the queue."""
+        return self.page.locator("#queue-list li")
+
+    @property
+    def session_id(self) -> str:
+        """The session that is shown."""
+        found = re.search(r"session=([^&]+)", self.page.url)
+        assert found, self.page.url
+        return found[1]
+
+    @property
+    def records(self) -> list[Message]:
+        """The records that the page has received."""
+        records: list[Message] = self.page.evaluate("broker.records()")
+        return records
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of these."""
+        return [record["event"] for record in self.records]
+
+
+@attrs.define(slots=False)  # Playwright leaves a mark on whoever handles its routes
+class Wire:
+    """The network between a page and the broker, made worse: each rule says what becomes of a message."""
+
+    down: Callable[["Wire", Message], list[Message]] = lambda _, message: [message]
+    up: Callable[["Wire", Message], list[Message]] = lambda _, message: [message]
+    asked: list[Message] = attrs.Factory(list)
+    page_side: WebSocketRoute | None = None
+
+    def connect(self, page_side: WebSocketRoute) -> None:
+        """Stand between a page and the broker."""
+        self.page_side = page_side
+        broker_side = page_side.connect_to_server()
+        page_side.on_message(lambda text: self._carry(self.up, text, broker_side))
+        broker_side.on_message(lambda text: self._carry(self.down, text, page_side))
+
+    def _carry(self, rule: Callable[["Wire", Message], list[Message]], text: str | bytes, to: WebSocketRoute) -> None:
+        message = json.loads(text)
+        if "action" in message:
+            self.asked.append(message)
+        for carried in rule(self, message):
+            to.send(json.dumps(carried))
+
+    def payloads(self, action: str) -> list[Message]:
+        """Return what the page has asked for under this action."""
+        return [message["payload"] for message in self.asked if message["action"] == action]
+
+    def cut(self, code: int) -> None:
+        """Close the connection towards the page."""
+        assert self.page_side is not None
+        self.page_side.close(code=code, reason="the test cuts it")
