@@ -177,8 +177,6 @@ class AgentBridge(LoopActor):
 
     @handles(CutAgent)
     def _cut_one(self, message: CutAgent) -> None:
-        if message.turn_id is not None:
-            self._traces.note(message.turn_id, "bridge", "cut")
         self._cut(message.session_id)
         self._slots.release(message.session_id)
 

@@ -84,9 +84,9 @@ class AgentLine:
         """Have the agent read again."""
         self._tell(ResumeAgent(self._session_id))
 
-    def cut(self, turn_id: str | None = None) -> None:
-        """Cut what there is of the line, on account of this turn or because the session leaves."""
-        self._tell(CutAgent(self._session_id, turn_id))
+    def cut(self) -> None:
+        """Cut what there is of the line."""
+        self._tell(CutAgent(self._session_id))
 
     def _tell(self, message: Any) -> bool:
         """Tell the bridge what it has to know however much it has to do; return whether there is one."""

@@ -102,15 +102,9 @@ class Flooded:
 
 @attrs.define
 class CutAgent:
-    """Cut the session's link and kill what runs behind it; a later turn opens a new one.
-
-    Attributes:
-        session_id: the session.
-        turn_id: the turn that is cut off; None if the session only leaves.
-    """
+    """Cut the session's link and kill what runs behind it; a later turn opens a new one."""
 
     session_id: str
-    turn_id: str | None = None
 
 
 @attrs.define

@@ -181,9 +181,11 @@ class Conductor:
         self.machine.agent(event, now=now)
 
     def assign(self, answer: SlotAnswer) -> None:
-        """Take what became of a turn that wants one of its agent's places; give back what nobody wants any more."""
-        if not self.machine.slot(answer, now=self._clock.monotonic()):
-            self.line.release(answer.turn_id)
+        """Take what became of a turn that wants one of its agent's places.
+
+        One that is not wanted any more was given back already: at the turn's end, or for another turn of this session.
+        """
+        self.machine.slot(answer, now=self._clock.monotonic())
 
     # -- what the machine does: its port ---------------------------------------------------------------
 
@@ -222,7 +224,8 @@ class Conductor:
             case AnswerApproval(turn_id, key, option_id):
                 self.line.answer(turn_id, key, option_id)
             case CutLink(turn_id):
-                self.line.cut(turn_id)
+                self._trail.cut(turn_id)
+                self.line.cut()
 
     def _dispatch(self, prompt: Prompt) -> None:
         running = self.machine.running
@@ -269,6 +272,7 @@ class Conductor:
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _wake(self) -> None:
         self._timer = None

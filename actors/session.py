@@ -175,7 +175,7 @@ class Session(WatchedSession):
         self._check(message.by, "owner")
         self._conductor.close(message.by.user)
         self.machine.lose("the session was deleted", now=self._clock.monotonic())
-        self._conductor.line.cut()
+        self._conductor.leave()
         self.on_drained()  # what was written until now belongs to the log that goes
         self._delete = True
         self._be_missing()

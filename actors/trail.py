@@ -91,6 +91,10 @@ class Trail:
         """Note the first output of a turn."""
         self._note(turn_id, "agent", "first output")
 
+    def cut(self, turn_id: str) -> None:
+        """Note that a turn's agent is cut off."""
+        self._note(turn_id, "bridge", "cut")
+
     def show(self, turn_id: str, viewers: int) -> None:
         """Note that a turn's end was told to those who follow the session."""
         self._note(turn_id, "followers", f"shown to {viewers} viewers")

@@ -27,6 +27,7 @@ __all__ = [
     "SessionRow",
     "SlotAnswer",
     "TextDelta",
+    "TextReplaced",
     "TurnFailed",
     "TurnRow",
     "TurnSettled",
@@ -242,6 +243,23 @@ class TextDelta:
 
 
 @attrs.define
+class TextReplaced:
+    """The agent takes back what it said in a message: from now on its text is this, and deltas go on from here.
+
+    Attributes:
+        turn_id: the turn it belongs to; None outside of any.
+        text: what the message says now; more than fits into one piece follows as deltas.
+        thought: whether it is reasoning rather than the answer.
+        message_id: the agent's own id of the message, as in its deltas.
+    """
+
+    turn_id: str | None
+    text: str
+    thought: bool = False
+    message_id: str | None = None
+
+
+@attrs.define
 class AgentRecord:
     """Anything else the agent reports that becomes one record as it is.
 
@@ -304,9 +322,15 @@ class TurnFailed:
 
 @attrs.define
 class AgentLost:
-    """The agent of this session died or its link broke; what it was doing is unknown."""
+    """The agent of this session died or its link broke; what it was doing is unknown.
+
+    Attributes:
+        reason: for a person.
+        turn_id: the turn it was said of; None: whatever runs.
+    """
 
     reason: str
+    turn_id: str | None = None
 
 
 @attrs.define
@@ -348,6 +372,7 @@ class VariablesSet:
 AgentEvent = (
     TurnTaken
     | TextDelta
+    | TextReplaced
     | AgentRecord
     | ApprovalRequested
     | TurnSettled

@@ -17,8 +17,10 @@ from msgspec import Meta
 
 from broker import __version__
 from broker.cli import cli
+from broker.config.profiles import AgentProfile, Deadlines
 from broker.config.schema import descriptions
-from broker.config.settings import AcpProfile, Deadlines, EchoProfile, Settings
+from broker.config.secret import Secret
+from broker.config.settings import Settings
 from broker.config.units import Unit
 from broker.errors import CLOSE_REASONS, ERRORS, BrokerError, CloseCode, may_reconnect
 from broker.hooks import HOOKS, Stats
@@ -45,9 +47,16 @@ stands in [protocol.md](protocol.md), [configuration.md](configuration.md) and [
 - [Error codes](#error-codes) · [Close codes](#close-codes)
 - [HTTP](#http) · [Hooks](#hooks) · [Metrics](#metrics)
 """
-_WORDS: Final = {bool: "true or false", int: "whole number", float: "number", str: "text", bytes: "JSON"}
+_WORDS: Final = {
+    bool: "true or false",
+    int: "whole number",
+    float: "number",
+    str: "text",
+    bytes: "JSON",
+    Secret: "secret",
+}
 _KIND: Final = re.compile(
-    r"(?:session|variables|user|turn|message|thought|tool|plan|usage|approval|agent)\.[a-z_]+|activity"
+    r"(?:session|variables|user|turn|message|thought|tool|plan|usage|approval|agent)\.[a-z_]+|activity|debug"
 )
 
 
@@ -81,7 +90,8 @@ def _settings() -> str:
             parts += [f"### {field.name}", _first_line(field.type), _fields(field.type, f"{field.name}.")]
         else:
             single.append(field.name)
-    for name, cls in (("echo", EchoProfile), ("acp", AcpProfile)):
+    for cls in get_args(AgentProfile):
+        name = attrs.fields(cls).kind.default
         parts += [f"### Agent profile of kind {name}", _first_line(cls), _fields(cls, "agents.NAME.")]
     parts += ["### deadlines", _first_line(Deadlines), _fields(Deadlines, "agents.NAME.deadlines.")]
     parts += ["### At the top level", _fields(Settings, "", only=single)]
@@ -182,7 +192,8 @@ def _payload_rows(cls: type, prefix: str) -> Iterator[Sequence[str]]:
             yield from _payload_rows(field.type, f"{prefix}{field.name}.")
         else:
             default = "`null`" if isinstance(field.default, msgspec.Raw) else _default(field)
-            yield f"`{prefix}{field.name}`", _kind(field.type), default
+            null = " or null" if default == "required" and NoneType in get_args(field.type) else ""
+            yield f"`{prefix}{field.name}`", _kind(field.type) + null, default
 
 
 _AT: Final = 1_700_000_000_000
@@ -213,10 +224,13 @@ def _messages() -> str:
     return "\n\n".join(parts)
 
 
+_SESSIONS: Final = [ROOT / "actors/session.py", ROOT / "actors/watched.py"]
+
+
 def kinds_of_records() -> dict[str, list[str]]:
     """Return each kind of record that the broker's code writes, and the files that do."""
     found: dict[str, list[str]] = {}
-    for file in [*ROOT.glob("broker/turns/*.py"), *ROOT.glob("broker/agents/*.py"), ROOT / "actors/session.py"]:
+    for file in sorted({*ROOT.glob("broker/turns/*.py"), *ROOT.glob("broker/agents/**/*.py"), *_SESSIONS}):
         name = file.relative_to(ROOT).as_posix()
         for kind in sorted(set(_kinds_written(ast.parse(file.read_text())))):
             found.setdefault(kind, []).append(name)
@@ -276,7 +290,11 @@ def _http() -> str:
     served = sorted({(r.method, r.resource.canonical) for r in app.router.routes() if r.resource is not None})
     rows = [(method, f"`{path}`") for method, path in served if method != "HEAD" and "static" not in path]
     return "\n\n".join(
-        ["## HTTP", "Beside these, `GET /ws` and the routes of plugins.", _table(("method", "path"), rows)]
+        [
+            "## HTTP",
+            "Beside these, `GET /ws`, `GET /agent` and the routes of plugins.",
+            _table(("method", "path"), rows),
+        ]
     )
 
 

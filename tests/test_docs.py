@@ -9,15 +9,15 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import attrs
 import pytest
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from broker import config
 from broker.app import App
-from broker.config import AcpProfile, ConfigErrors, Deadlines, EchoProfile, Settings
+from broker.config import AcpProfile, AgentProfile, ConfigErrors, Deadlines, Settings
 from broker.errors import ERRORS, CloseCode
 from broker.plugin_loader import load as load_plugins
 from broker.protocol import outgoing
@@ -201,7 +201,7 @@ def test_every_metric_that_a_page_names_is_there(reference: Any) -> None:
 
 def leaves() -> Iterator[tuple[str, str]]:
     """Yield (what the code calls the block, setting) of every setting."""
-    blocks: list[tuple[str, Any]] = [("profile", EchoProfile), ("profile", AcpProfile), ("deadlines", Deadlines)]
+    blocks: list[tuple[str, Any]] = [*(("profile", cls) for cls in get_args(AgentProfile)), ("deadlines", Deadlines)]
     for field in attrs.fields(Settings):
         if field.type is not None and attrs.has(field.type):
             blocks.append((field.name, field.type))
@@ -259,8 +259,8 @@ def test_the_real_agent_of_the_readme_is_five_lines_that_load(tmp_path: Path) ->
 
 async def test_the_plugin_of_the_readme_answers_over_a_socket(serve: Serve, dial: Dial, tmp_path: Path) -> None:
     """It is the text of docs/plugins.md, twelve lines."""
-    text = block(README, "python", "class Shout")
-    assert text == block((ROOT / "docs/plugins.md").read_text(), "python", "class Shout")
+    text = block(README, "python", "class Shout(Plugin)")
+    assert text == block((ROOT / "docs/plugins.md").read_text(), "python", "class Shout(Plugin)")
     assert len(text.splitlines()) == 12
     (tmp_path / "plugins").mkdir(mode=0o755)
     (tmp_path / "plugins/shout.py").write_text(text)
@@ -268,6 +268,43 @@ async def test_the_plugin_of_the_readme_answers_over_a_socket(serve: Serve, dial
     app = await serve("plugins: {shout: {}}")
     client = await dial(app.port)
     assert await client.do("shout", text="hi") == {"text": "HI!"}
+
+
+async def test_the_worker_of_the_readme_answers(serve: Serve, dial: Dial, tmp_path: Path) -> None:
+    """It is examples/worker.py, twelve lines, and its profile is the one that the text names."""
+    text = block(README, "python", "class Shout(Worker)")
+    assert text == (ROOT / "examples/worker.py").read_text()
+    (profile,) = re.findall(r"`(agents: \{shout: .+?)` in the configuration", README)
+    app = await serve(f"{profile}\ndefault_agent: shout")
+    client = await dial(app.port)
+    await client.do("session.create", session_id="s1")
+    await client.do("turn.start", session_id="s1", client_msg_id="1", content="good morning")
+    script = tmp_path / "worker.py"
+    script.write_text(text.replace(f":{Settings().listen.port}/agent", f":{app.port}/agent"))
+    worker = await asyncio.create_subprocess_exec(sys.executable, str(script), stderr=asyncio.subprocess.DEVNULL)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            log = await client.records("turn.ended")
+    finally:
+        worker.terminate()
+        await worker.wait()
+    assert next(r for r in log if r["event"] == "message.completed")["data"]["content"] == "GOOD MORNING "
+
+
+async def test_the_trace_of_the_readme_is_that_of_its_conversation(serve: Serve, tmp_path: Path) -> None:
+    """The conversation sends its message under the id that is asked for; the page's words name steps that there are."""
+    app = await serve("")
+    url = re.findall(r"^curl (http\S+)$", README, re.MULTILINE)[0].replace(str(Settings().listen.port), str(app.port))
+    script = tmp_path / "conversation.py"
+    script.write_text(block(README, "python", "websockets"))
+    await output_of(sys.executable, str(script), f"ws://127.0.0.1:{app.port}/ws", cwd=tmp_path)
+    async with ClientSession() as session, session.get(url) as answer:
+        trace = await answer.json()
+    assert trace["ended"] is True
+    told = section(PROTOCOL, "#### Where a reply went")
+    assert [step for step in trace["steps"] if f"`{step['where']}`" not in told] == []
+    said = {step["what"] for step in trace["steps"] if step["where"] != "followers"}
+    assert {what for what in said if f"`{what}`" not in told} == set()
 
 
 async def test_the_tutorial_s_agent_answers(serve: Serve, dial: Dial, tmp_path: Path) -> None:

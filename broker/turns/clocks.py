@@ -74,7 +74,7 @@ class Clocks:
             answer_by: when the first of its open questions expires.
         """
         if self._settle_at != inf:
-            return min(self._settle_at, self._force_at), "settle"
+            return min(self._settle_at, self._force_at, self._turn_by), "settle"
         if state == "cancelling":
             return self._force_at, "force"
         due, which = self._next_of(state, answer_by)

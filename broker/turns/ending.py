@@ -9,6 +9,7 @@ from broker.config.profiles import Deadlines
 
 __all__ = [
     "AGENT_GONE",
+    "WORDLESS",
     "Cause",
     "Deadline",
     "Ending",
@@ -25,6 +26,8 @@ Deadline = Literal["start", "idle", "approval", "queue", "turn"]
 """The deadlines that can end a turn; named as in an agent's profile."""
 
 AGENT_GONE: Final = "agent_unavailable"
+WORDLESS: Final = "the agent gave no reason"
+"""What is said of an agent, or a way to it, that failed without a word."""
 
 _REASONS: Final[dict[Deadline, str]] = {
     "start": "the agent did not take the turn within {}",

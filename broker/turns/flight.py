@@ -18,6 +18,7 @@ from broker.messages import (
     ApprovalRequested,
     LinkStalled,
     TextDelta,
+    TextReplaced,
     TurnFailed,
     TurnSettled,
     TurnState,
@@ -25,8 +26,8 @@ from broker.messages import (
 from broker.turns.approvals import Approvals
 from broker.turns.clocks import CANCEL_SECONDS, TALK_SECONDS, Clocks, Strike
 from broker.turns.commands import CancelTurn, CutLink
-from broker.turns.ending import AGENT_GONE, Cause, Ending, Outcome, error_of, span, timed_out, words_of
-from broker.turns.outside import about_agent, note, refuse
+from broker.turns.ending import AGENT_GONE, WORDLESS, Cause, Ending, Outcome, error_of, span, timed_out, words_of
+from broker.turns.outside import about_agent, note, refuse, reportable
 from broker.turns.rules import TurnRules
 from broker.turns.speech import Speech
 from broker.turns.turn import Turn
@@ -105,7 +106,8 @@ class Flight:
         """Take a sign of life: the silence is over."""
         self._clocks.heard_at = now
         if self._clocks.told or self._link_down:
-            self._end_silence()
+            self._clocks.told = self._link_down = False
+            self._enter(self.turn.state)
 
     def hear(self, event: AgentEvent, now: float) -> None:
         """Take what the agent says of this turn."""
@@ -116,8 +118,9 @@ class Flight:
         if self.turn.state == "dispatching" and not about_agent(event):
             self._enter("running")
         if isinstance(event, TextDelta):
-            self._out.add(event, now)
-            self._note_output(now)
+            if event.text:  # some agents begin with a piece of nothing, which is no output
+                self._out.add(event, now)
+                self._note_output(now)
         elif about_agent(event):
             note(event, self._out)
         else:
@@ -125,13 +128,16 @@ class Flight:
 
     def _hear_more(self, event: AgentEvent, now: float) -> None:
         match event:
-            case AgentRecord(kind=kind, data=data):
+            case TextReplaced():
+                self._out.replace(event, self.turn.turn_id, now)
+                self._note_output(now)
+            case AgentRecord(kind=kind, data=data) if reportable(kind):
                 self._out.write(kind, data, self.turn.turn_id)
                 if kind == "usage.updated":
                     self._usage = data
                 elif kind != "debug":
                     self._note_output(now)
-            case _ if self._settled is not None:
+            case _ if self._settled is not None or isinstance(event, AgentRecord):
                 note(event, self._out)
             case TurnSettled():
                 self._settle(event, now)
@@ -191,10 +197,6 @@ class Flight:
         self.turn.state = state
         self.due = self._clocks.next(state, self._approvals.due)[0]
 
-    def _end_silence(self) -> None:
-        self._clocks.told = self._link_down = False
-        self._enter(self.turn.state)
-
     def _note_output(self, now: float) -> None:
         self._produced = True
         if self._cause is not None and self._settled is None and self._clocks.talks_on(now):
@@ -242,9 +244,10 @@ class Flight:
     def _finish(self, outcome: Outcome, reason: str | None, *, gone: bool = False, **more: Any) -> None:
         """End the turn: as its cause demands if it was being stopped, else as said; `gone` if its agent is."""
         self.over = True
+        reason = reason or (None if outcome == "completed" else WORDLESS)
         ending = Ending(outcome=outcome, partial=self._produced, reason=reason, usage=self._usage, **more)
         if self._cause is not None:
             ending.obey(self._cause, forced=gone)
-        self._out.complete()
+        self._out.end()
         self._approvals.close("void", reason or "the turn is over", tell_agent=not gone)
         self._end(self.turn, ending)

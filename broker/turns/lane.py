@@ -59,7 +59,7 @@ class Lane:
 
         Of `VariablesSet` only that the agent is alive; to set them is the session's affair.
         """
-        if isinstance(event, AgentLost):
+        if isinstance(event, AgentLost) and self._loses(event):
             self.lose(event.reason, now=now)
             return
         flight = self._flight
@@ -72,9 +72,18 @@ class Lane:
             flight.alive(now)
         note(event, self._out)
 
+    def _loses(self, event: AgentLost) -> bool:
+        """Tell whether a loss is of what runs now; one that names another turn came too late to end that."""
+        return event.turn_id is None or (self._flight is not None and event.turn_id == self._flight.turn.turn_id)
+
     def slot(self, answer: SlotAnswer, *, now: float) -> bool:
-        """Take what became of a place that was asked for; False if nobody wants it any more: it is to be given back."""
+        """Take what became of a place that was asked for; False if nobody wants it any more: it is to be given back.
+
+        A turn that asked, stood back and asked again is answered twice; what it runs on already stays its own.
+        """
         self._next(now)
+        if self._flight is not None and answer.turn_id == self._flight.turn.turn_id:
+            return True
         if self._halted or not self._waiting.hear(answer, now):
             return False
         if answer.state == "granted":

@@ -19,7 +19,15 @@ __all__ = ["KINDS", "OUTPUT", "USAGE", "Leftovers", "leftovers_of"]
 
 KINDS: Final = ("turn.queued", "turn.cancelling", "approval.requested", "approval.resolved")
 """Kinds of which the newest records are needed, some hundreds of them; no turn writes many of these."""
-OUTPUT: Final = ("message.delta", "message.completed", "thought.delta", "tool.started", "tool.updated", "plan.updated")
+OUTPUT: Final = (
+    "message.delta",
+    "message.completed",
+    "message.replaced",
+    "thought.delta",
+    "tool.started",
+    "tool.updated",
+    "plan.updated",
+)
 """Kinds of output; of all of them together the newest record is enough, for only one turn was running."""
 USAGE: Final = ("usage.updated",)
 """Of these the newest record is enough as well."""

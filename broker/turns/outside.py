@@ -6,18 +6,31 @@ import msgspec
 
 from broker.messages import (
     AgentEvent,
+    AgentLost,
     AgentReady,
     AgentRecord,
     ApprovalRequested,
     TextDelta,
+    TextReplaced,
     TurnFailed,
     TurnSettled,
     TurnTaken,
 )
 from broker.turns.commands import AnswerApproval, Out
 
-__all__ = ["about_agent", "note", "refuse"]
+__all__ = ["about_agent", "note", "refuse", "reportable"]
 
+_OURS: Final = ("turn.", "message.", "thought.", "approval.", "user.", "session.", "variables.", "activity")
+"""How the kinds of records begin that are the broker's own words."""
+_KEPT: Final[dict[type, tuple[str, ...]]] = {
+    TextReplaced: ("message.replaced", "thought", "text"),
+    ApprovalRequested: ("approval.requested", "title"),
+    TurnTaken: ("turn.taken",),
+    TurnSettled: ("turn.settled", "stop_reason"),
+    TurnFailed: ("turn.failed", "message"),
+    AgentLost: ("agent.lost", "reason"),
+}
+"""What is kept of an event that came outside of its turn: a word for it, and these of its fields."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -26,28 +39,35 @@ def about_agent(event: AgentEvent) -> bool:
     return isinstance(event, AgentReady) or (isinstance(event, AgentRecord) and event.kind.startswith("agent."))
 
 
+def reportable(kind: str) -> bool:
+    """Tell whether an agent's report may become a record of this kind, for what the broker says is not for agents."""
+    return not kind.startswith(_OURS)
+
+
 def note(event: AgentEvent, out: Out) -> None:
     """Keep what came outside of its turn; a frame of a turn that has ended becomes `activity` (PROTOCOL section 3)."""
     match event:
         case AgentReady(data=data):
             out.write("agent.state", data)
+            return
         case AgentRecord(turn_id=turn_id, kind=kind, data=data) if _of_no_turn(turn_id, kind):
             out.write(kind, data)
-        case AgentRecord(turn_id=turn_id, kind=kind, data=data):
-            _write(out, turn_id, {"kind": kind, "data": msgspec.Raw(data)})
-        case TextDelta(turn_id=turn_id, text=text, thought=thought):
-            _write(out, turn_id, {"kind": "thought.delta" if thought else "message.delta", "text": text})
-        case ApprovalRequested(turn_id=turn_id, key=key, title=title):
+            return
+        case ApprovalRequested(turn_id=turn_id, key=key):
             out.command(AnswerApproval(turn_id, key, None))
-            _write(out, turn_id, {"kind": "approval.requested", "title": title})
-        case TurnTaken(turn_id=turn_id):
-            _write(out, turn_id, {"kind": "turn.taken"})
-        case TurnSettled(turn_id=turn_id, stop_reason=stop_reason):
-            _write(out, turn_id, {"kind": "turn.settled", "stop_reason": stop_reason})
-        case TurnFailed(turn_id=turn_id, message=message):
-            _write(out, turn_id, {"kind": "turn.failed", "message": message})
-        case _:
-            pass  # variables are the session's affair, and a link that is down has nothing to say
+    if kept := _kept(event):
+        out.write("activity", _encode({"late_of": event.turn_id, **kept}))
+
+
+def _kept(event: AgentEvent) -> dict[str, Any]:
+    """Return what is kept of an event: nothing of variables, the session's affair, or of a link that is down."""
+    match event:
+        case AgentRecord(kind=kind, data=data):
+            return {"kind": kind, "data": msgspec.Raw(data)}
+        case TextDelta(text=text, thought=thought):
+            return {"kind": "thought.delta" if thought else "message.delta", "text": text}
+    word, *fields = _KEPT.get(type(event), ("",))
+    return {"kind": word, **{field: getattr(event, field) for field in fields}} if word else {}
 
 
 def refuse(event: ApprovalRequested, reason: str, out: Out) -> None:
@@ -60,7 +80,3 @@ def refuse(event: ApprovalRequested, reason: str, out: Out) -> None:
 def _of_no_turn(turn_id: str | None, kind: str) -> bool:
     """Tell whether a record may stand in the log as it is, without a turn."""
     return kind.startswith("agent.") or (turn_id is None and kind.startswith(("vendor.", "debug")))
-
-
-def _write(out: Out, late_of: str | None, data: dict[str, Any]) -> None:
-    out.write("activity", _encode({"late_of": late_of, **data}))

@@ -4,8 +4,10 @@ An agent needs the scope `agent`. Who comes without it, with a bad token or for 
 `worker` is let in and told so by the close code, which says whether to come back (PROTOCOL section 2c).
 """
 
+import asyncio
 from typing import Final
 
+import attrs
 from aiohttp import web
 from loguru import logger
 
@@ -28,8 +30,19 @@ _CLOSED_WITH: Final = {
 """How those are closed who are not wanted, by why; agents see it where they would not see a refused handshake."""
 
 
+@attrs.define
+class _Hall:
+    """How many were let in and have not left."""
+
+    inside: int = 0
+
+
+_HALL: Final = web.AppKey("_HALL", _Hall)
+
+
 def add_agent_door(app: web.Application) -> None:
     """Let agents in at `/agent`, and send them away when the server stops."""
+    app[_HALL] = _Hall()
     app.router.add_get("/agent", _agent_socket)
     app.on_shutdown.append(_send_away)
 
@@ -42,8 +55,9 @@ async def _send_away(app: web.Application) -> None:
 async def _agent_socket(request: web.Request) -> web.StreamResponse:
     """Serve one agent from its handshake to its end."""
     services = request.app[SERVICES]
+    hall = request.app[_HALL]
     try:
-        _let_in(request, services)
+        _let_in(request, services, hall.inside)
     except BrokerError as e:
         return problem(e, 400 if e.code == "invalid_message" else None)
     principal = await _authenticated(request)
@@ -57,15 +71,29 @@ async def _agent_socket(request: web.Request) -> web.StreamResponse:
         protocols=(SUBPROTOCOL,),
         timeout=CLOSE_SECONDS,
     )
-    await socket.prepare(request)
-    if request.transport is not None:
-        heartbeat = services.settings.heartbeat.interval
-        async with Carrier(socket, request.transport, services.clock, heartbeat=heartbeat) as carrier:
-            if isinstance(principal, BrokerError):
-                carrier.refuse(principal, _CLOSED_WITH[principal.code])
-            else:
-                await _serve(carrier, services, principal, request.remote or "")
+    hall.inside += 1
+    try:
+        await socket.prepare(request)
+        if request.transport is not None:
+            await _meet(socket, request, request.transport, principal)
+    finally:
+        hall.inside -= 1
     return socket
+
+
+async def _meet(
+    socket: web.WebSocketResponse[bool],
+    request: web.Request,
+    transport: asyncio.WriteTransport,
+    principal: Principal | BrokerError,
+) -> None:
+    services = request.app[SERVICES]
+    stats, heartbeat = services.stats, services.settings.heartbeat.interval
+    async with Carrier(socket, transport, services.clock, heartbeat=heartbeat, errors=stats.errors) as carrier:
+        if isinstance(principal, BrokerError):
+            carrier.refuse(principal, _CLOSED_WITH[principal.code])
+        else:
+            await _serve(carrier, services, principal, request.remote or "")
 
 
 async def _authenticated(request: web.Request) -> Principal | BrokerError:
@@ -77,7 +105,7 @@ async def _authenticated(request: web.Request) -> Principal | BrokerError:
     return principal if "agent" in principal.scopes else BrokerError("forbidden", "Agents need the scope agent.")
 
 
-def _let_in(request: web.Request, services: Services) -> None:
+def _let_in(request: web.Request, services: Services, inside: int) -> None:
     """Look at a handshake as far as it shows.
 
     Raises:
@@ -86,6 +114,8 @@ def _let_in(request: web.Request, services: Services) -> None:
     if not services.ready:
         raise BrokerError("unavailable", "The broker is stopping.", retry_after=1.0)
     listen = services.settings.listen
+    if inside >= listen.max_connections:
+        raise BrokerError("unavailable", "There are as many agents as there may be connections.", retry_after=5.0)
     host = request.headers.get("Host")
     check_origin(request.headers.get("Origin"), scheme=request.scheme, host=host, allowed=listen.origins)
     offered = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]

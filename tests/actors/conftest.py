@@ -175,7 +175,7 @@ class House:
 
     def __init__(
         self,
-        disk: Engine,
+        disk: Any,
         clock: ManualClock,
         *,
         queued_turns: int = 16,
@@ -266,6 +266,9 @@ class House:
     async def ask(self, session_id: str, operation: Operation) -> Any:
         return await self.registry.ask(ToSession(session_id, operation), timeout=10)
 
+    def ask_later(self, session_id: str, operation: Operation) -> asyncio.Task[Any]:
+        return asyncio.ensure_future(self.ask(session_id, operation))
+
     async def update(self, session_id: str, title: str, *, by: Principal = NOBODY) -> Any:
         """Append one record to a session's log."""
         return await self.ask(session_id, Update(by, title, None))
@@ -328,8 +331,9 @@ class House:
         self.disk.unreadable = None
 
     async def stop(self) -> None:
-        self.disk.gate.set()
-        self.disk.unreadable = None
+        if isinstance(self.disk, Disk):
+            self.disk.gate.set()
+            self.disk.unreadable = None
         await self.supervisor.stop()
         for client in self.clients:
             await client.ref.stop()
@@ -360,8 +364,8 @@ async def make_house(disk: Disk, clock: ManualClock) -> AsyncIterator[Callable[.
     """Make a broker's actors over the one disk; another one is its restart."""
     houses: list[House] = []
 
-    def make(**settings: Any) -> House:
-        houses.append(House(disk, clock, **settings))
+    def make(engine: Engine | None = None, **settings: Any) -> House:
+        houses.append(House(engine or disk, clock, **settings))
         return houses[-1]
 
     yield make

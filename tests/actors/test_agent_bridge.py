@@ -328,7 +328,7 @@ async def test_fewer_agents_than_turns_give_no_place_before_enough_have_ended(pl
 
 async def test_a_session_whose_line_is_cut_frees_its_place(places: Places, bridge: Any) -> None:
     places.want("s0", "s1")
-    bridge.tell(CutAgent("s0", "t of s0"))
+    bridge.tell(CutAgent("s0"))
     assert await places.told("s1") == ["waiting", "granted"]
 
 
@@ -482,7 +482,7 @@ async def test_the_way_of_a_turn_through_the_bridge_is_noted(places: Places, bri
         traces.begin(turn_id)
     places.want("s0", "s1")
     bridge.tell(Dispatch(places.ears["s0"], prompt("t of s0", "s0")))
-    bridge.tell(CutAgent("s0", "t of s0"))
+    bridge.tell(CutAgent("s0"))
     bridge.tell(CutAgent("s0"))
     await settled(bridge)
 
@@ -492,6 +492,6 @@ async def test_the_way_of_a_turn_through_the_bridge_is_noted(places: Places, bri
         return [(step.where, step.what) for step in trace.steps]
 
     assert {turn_id: steps(turn_id) for turn_id in ("t of s0", "t of s1")} == {
-        "t of s0": [("bridge", "granted"), ("bridge", "handed to the agent"), ("bridge", "cut")],
+        "t of s0": [("bridge", "granted"), ("bridge", "handed to the agent")],
         "t of s1": [("bridge", "waiting"), ("bridge", "granted")],
     }

@@ -272,6 +272,24 @@ async def test_closing_cancels_what_runs_and_what_waits(house: Any) -> None:
     assert {outcome for *_, outcome, _ in house.ended} == {"cancelled"}
 
 
+async def test_closing_lets_the_agent_go_once_it_has_settled(house: Any) -> None:
+    idle, busy = await house.create(owner="ann"), await house.create(owner="ann")
+    for session_id in (idle, busy):
+        await house.start(session_id, by=ANN)
+        (await house.agent.turn()).settle()
+        await house.settle()
+    await house.start(busy, by=ANN)
+    turn = await house.agent.turn()
+    for session_id in (idle, busy):
+        await house.ask(session_id, Close(ANN))
+    first, second = house.agent.lines
+    await first.closed.wait()
+    await turn.cancelled.wait()
+    assert not second.closed.is_set()
+    turn.settle("cancelled")
+    await second.closed.wait()
+
+
 async def test_a_deleted_session_is_gone_from_memory_and_from_the_store(house: Any) -> None:
     session_id = await house.create(owner="ann")
     await house.start(session_id, by=ANN)
@@ -287,6 +305,22 @@ async def test_a_deleted_session_is_gone_from_memory_and_from_the_store(house: A
     with pytest.raises(BrokerError) as refusal:
         await house.ask(session_id, Describe(ANN))
     assert refusal.value.code == "not_found"
+
+
+@pytest.mark.parametrize("leave", ["delete", "stop"])
+async def test_a_session_that_leaves_memory_leaves_no_timer(house: Any, leave: str) -> None:
+    session_id = await house.create(owner="ann")
+    before = house.clock.waiting
+    await house.start(session_id, by=ANN)
+    (await house.agent.turn()).settle()
+    await house.settle()
+    assert house.clock.waiting == before + 1
+    if leave == "delete":
+        await house.ask(session_id, Delete(ANN))
+    else:
+        await house.place(f"session:{session_id}").stop()
+    await house.settle()
+    assert house.clock.waiting == before
 
 
 async def test_a_delete_is_answered_although_others_ask_for_the_session_meanwhile(house: Any) -> None:

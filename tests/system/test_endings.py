@@ -175,6 +175,11 @@ class Ward:
             await client.see_all(heads)
         return self.complaints(logs)
 
+    async def judge(self) -> None:
+        """Fail with every complaint, if there is any."""
+        found = await self.verdict()
+        assert not found, "\n".join(found)
+
     def complaints(self, logs: dict[str, list[str]]) -> list[str]:
         """Return the checker's and the oracle's complaints."""
         evidence = [client.evidence for client in self.clients]
@@ -230,7 +235,7 @@ def survivors() -> list[int]:
 async def test_sixty_unruly_turns_end_once_and_in_time(ward: Ward, workers: ModuleType) -> None:
     await ward.open(workers, turns=60, sessions=4, clients=3)
     await ward.go_through(kills=2)
-    assert "\n".join(await ward.verdict()) == ""
+    await ward.judge()
     outcomes = ward.outcomes()
     assert outcomes["completed"] >= 15, outcomes
     assert {"lost", "timed_out", "cancelled"} <= outcomes.keys()
@@ -244,7 +249,7 @@ async def test_a_thousand_unruly_turns_end_once_and_in_time(ward: Ward, workers:
     before = set(survivors())
     await ward.open(workers, turns=1000, sessions=12, clients=6)
     await ward.go_through(kills=5)
-    assert "\n".join(await ward.verdict()) == ""
+    await ward.judge()
     outcomes = ward.outcomes()
     assert outcomes["completed"] >= 300, outcomes
     assert sum(outcomes[kind] for kind in KINDS) == 1000
@@ -273,7 +278,7 @@ async def test_the_oracle_notices_a_second_end_a_lost_end_a_late_end_and_a_false
     ward.kinds, ward.weights = ("acp",), {"fine": 1}
     await ward.open(workers, turns=6, sessions=2, clients=2)
     await ward.go_through(kills=0)
-    assert "\n".join(await ward.verdict()) == ""
+    await ward.judge()
     ward.broker.end(SIGKILL)
     store = ward.broker.folder / "broker.db"
     with closing(sqlite3.connect(store)) as connection:

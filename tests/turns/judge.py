@@ -56,6 +56,7 @@ class Judge:
         self.asked: str | None = None
         self.unserved: float | None = None
         self._content: dict[str, Any] = {}
+        self._texts: dict[str, str] = {}
         self._causes: dict[str, dict[str, Any]] = {}
         self._given: set[str] = set()
         self._answered: set[str] = set()
@@ -147,6 +148,23 @@ class Judge:
         self._causes[turn_id] = data
         self.enter("cancelling")
 
+    def _message_delta(self, turn_id: str, data: dict[str, Any]) -> None:
+        assert turn_id == self.running
+        assert data["text"], "a piece of nothing"
+        message_id = data["message_id"]
+        self._texts[message_id] = self._texts.get(message_id, "") + data["text"]
+
+    _thought_delta = _message_delta
+
+    def _message_replaced(self, turn_id: str, data: dict[str, Any]) -> None:
+        assert turn_id == self.running
+        assert data["message_id"] in self._texts, "it replaces what nobody has seen"
+        self._texts[data["message_id"]] = data["content"]
+
+    def _message_completed(self, turn_id: str, data: dict[str, Any]) -> None:
+        assert turn_id == self.running
+        assert data["content"] == self._texts[data["message_id"]], "the whole is not what was shown"
+
     def _approval_requested(self, turn_id: str, data: dict[str, Any]) -> None:
         assert turn_id == self.running
         assert self.state in {"running", "awaiting_approval"}
@@ -197,7 +215,7 @@ class Judge:
         if self.queue:
             assert self.now < min(self.accepted[turn] for turn in self.queue) + (deadlines.queue or inf)
             if self.wants_slot(self.queue[0]) and self.unserved is not None:
-                assert self.now < self.unserved + deadlines.start
+                assert self.now < self.unserved + (deadlines.start or inf)
         if self.state == "running" and self.settled is None and self.now >= self._heard + (deadlines.stalled or inf):
             assert self.told
 
@@ -214,7 +232,7 @@ class Judge:
 
     def _next_of(self, deadlines: Deadlines) -> float:
         if self.state == "dispatching":
-            return self._since + deadlines.start
+            return self._since + (deadlines.start or inf)
         if self.state == "awaiting_approval":
-            return min(self.questions.values()) + deadlines.approval
-        return self._heard + deadlines.idle
+            return min(self.questions.values()) + (deadlines.approval or inf)
+        return self._heard + (deadlines.idle or inf)

@@ -20,6 +20,7 @@ from broker.messages import (
     Record,
     SlotAnswer,
     TextDelta,
+    TextReplaced,
     TurnFailed,
     TurnSettled,
     TurnTaken,
@@ -31,6 +32,7 @@ from broker.turns.turn import Turn
 
 QUEUE = 3
 DEADLINES = Deadlines(start=5, stalled=3, idle=8, approval=30, queue=40, settle=0.25)
+NEVER = Deadlines(start=0, stalled=0, idle=0, approval=0, queue=0, settle=0)
 RULES: list[dict[str, Any]] = [
     {},
     {"limited": True},
@@ -38,6 +40,7 @@ RULES: list[dict[str, Any]] = [
     {"approvals": "allow"},
     {"deadlines": Deadlines(start=5, stalled=3, idle=8, approval=6, queue=40, settle=0.25, turn=20)},
     {"deadlines": Deadlines(start=5, stalled=9, idle=8, approval=30, queue=0, settle=0, turn=12)},
+    {"limited": True, "deadlines": NEVER},
 ]
 OPTIONS = [
     b'[{"option_id":"yes","kind":"allow_once"},{"option_id":"no","kind":"reject_once"}]',
@@ -46,7 +49,7 @@ OPTIONS = [
     b"garbage",
 ]
 NOTHING = [AgentRecord(None, "agent.state", b"{}"), VariablesSet(None, b"{}"), AgentReady(None, b"{}")]
-REPORTS = ["tool.started", "usage.updated", "debug", "vendor.x", "agent.state"]
+REPORTS = ["tool.started", "usage.updated", "debug", "vendor.x", "agent.state", "turn.ended", "message.completed"]
 clock = SimpleNamespace(seconds=0.0, wall=0)
 """The wall clock inside of ids, so that a restart knows how long a turn has waited."""
 clock.time_ns = lambda: clock.wall * 1_000_000
@@ -77,8 +80,9 @@ PEOPLE = [
 def agents(*which: str) -> list[Any]:
     """Return what agents may say of these turns."""
     return [
-        act("say", which, (True, False), (None, "1")),
-        act("say", which, (True, False), (None, "1")),
+        act("say", which, (True, False), (None, "1"), ("word ", "word ", "")),
+        act("say", which, (True, False), (None, "1"), ("word ",)),
+        act("take_back", which, (True, False), (None, "1"), ("other ", "")),
         act("report", which, REPORTS),
         act("report", which, REPORTS),
         act("speak_of_itself", NOTHING),
@@ -87,7 +91,7 @@ def agents(*which: str) -> list[Any]:
         act("take", which),
         act("drop_link", which),
         act("settle", which, (True, False)),
-        act("go_wrong", which, ("fail", "die")),
+        act("go_wrong", which, ("fail", "die", "die of it")),
     ]
 
 
@@ -100,7 +104,8 @@ def one_of(draw: st.DrawFn, actions: list[Any]) -> Any:
 STRAY = one_of(agents("ended", "queued", "unknown"))
 IDLE = one_of([START] * 12 + [*PEOPLE, CRASH, SLOT, STRAY, WAIT])
 WAITING = one_of([act("slot", ("asked",), ("granted",))] * 3 + [SLOT] * 4 + [*PEOPLE, CRASH, STRAY, WAIT, WAIT_LONG])
-BUSY = one_of([*agents("running") * 2, *PEOPLE, CRASH, SLOT, STRAY, *[WAIT] * 4, *[WAIT_LONG] * 3])
+LATE_DEATH = act("go_wrong", ("ended", "unknown"), ("die of it",))
+BUSY = one_of([*agents("running") * 2, *PEOPLE, LATE_DEATH, CRASH, SLOT, STRAY, *[WAIT] * 4, *[WAIT_LONG] * 3])
 ASKED = one_of(
     [act("answer", ("yes", "yes", "no", "maybe"), (True, False))] * 12
     + [*agents("running"), *PEOPLE, CRASH, WAIT, WAIT_LONG]
@@ -221,8 +226,11 @@ class Life(RuleBasedStateMachine):
 
     # -- what agents and bridges do -------------------------------------------------------------------
 
-    def say(self, which: str, thought: bool, message_id: str | None) -> None:
-        self.hear(TextDelta(self.pick(which), "word ", thought, message_id))
+    def say(self, which: str, thought: bool, message_id: str | None, text: str) -> None:
+        self.hear(TextDelta(self.pick(which), text, thought, message_id))
+
+    def take_back(self, which: str, thought: bool, message_id: str | None, text: str) -> None:
+        self.hear(TextReplaced(self.pick(which), text, thought, message_id))
 
     def report(self, which: str, kind: str) -> None:
         self.hear(AgentRecord(self.pick(which), kind, b"{}"))
@@ -245,12 +253,13 @@ class Life(RuleBasedStateMachine):
 
     def go_wrong(self, which: str, how: str) -> None:
         turn_id = self.pick(which)
-        self.hear(TurnFailed(turn_id, "internal", "no") if how == "fail" else AgentLost("it died"))
+        lost = AgentLost("it died", None if how == "die" else turn_id)
+        self.hear(TurnFailed(turn_id, "internal", "no") if how == "fail" else lost)
 
     def hear(self, event: AgentEvent) -> None:
         judge = self.judge
         running, settled, ended = judge.running, judge.settled is not None, dict(judge.ended)
-        turn_id = running if isinstance(event, AgentLost) else event.turn_id
+        turn_id = running if isinstance(event, AgentLost) and event.turn_id is None else event.turn_id
         if turn_id in {None, running} and not isinstance(event, AgentLost | LinkStalled):
             judge.hear()
             about_agent = isinstance(event, AgentReady) or getattr(event, "kind", "") == "agent.state"
@@ -270,8 +279,8 @@ class Life(RuleBasedStateMachine):
     def slot(self, which: str, state: Any) -> None:
         judge = self.judge
         turn_id = (judge.asked or "unknown") if which == "asked" else self.pick(which)
-        wanted = judge.wants_slot(turn_id)
-        assert self.machine.slot(SlotAnswer(turn_id, state), now=self.now) == wanted
+        wanted, running = judge.wants_slot(turn_id), judge.running
+        assert self.machine.slot(SlotAnswer(turn_id, state), now=self.now) == (wanted or turn_id == running)
         if wanted:
             assert (judge.running == turn_id) == (state == "granted")
             judge.unserved = None if state != "unserved" else judge.now if judge.unserved is None else judge.unserved
@@ -345,15 +354,18 @@ class Life(RuleBasedStateMachine):
         judge = self.judge
         if judge.running is None and judge.queue:
             assert (self.rules.limited, judge.asked) == (True, judge.queue[0])
-        if judge.running is not None or (judge.queue and self.rules.deadlines.queue):
+        timed = self.rules.deadlines != NEVER or judge.state == "cancelling"
+        if timed and (judge.running is not None or (judge.queue and self.rules.deadlines.queue)):
             assert self.machine.next_deadline() is not None
 
     def teardown(self) -> None:
-        """However it went: with time, every turn ends."""
+        """However it went: with time, every turn ends; where nothing is timed, with a person's word."""
         for _ in range(100):
             if self.rules is None or not self.machine.busy:
                 break
             if self.judge.running is None and self.judge.queue:
                 self.slot("asked", "granted")
+            if self.machine.next_deadline() is None:
+                self.cancel("running", "ann")
             self.wait_for_the_next()
         assert set(self.judge.ended) == set(self.judge.accepted)

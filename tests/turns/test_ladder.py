@@ -85,6 +85,44 @@ def test_an_agent_that_goes_after_it_settled_leaves_the_turn_complete(
     assert CutLink(turn_id) not in tray.commands
 
 
+def test_stray_output_is_not_waited_for_past_the_deadline_of_the_turn(make_machine: Any, tray: Any, run: Any) -> None:
+    machine = make_machine(deadlines=Deadlines(turn=30, settle=60))
+    turn_id = run(machine)
+    machine.agent(TurnSettled(turn_id, "end_turn", last=False), now=29.0)
+    assert machine.next_deadline() == 30.0
+    machine.tick(30.0)
+    assert tray.end(turn_id)["outcome"] == "completed"
+
+
+@pytest.mark.parametrize("how", ["interrupt", "close", "halt"])
+def test_whatever_stops_a_turn_that_settled_ends_it_at_once(
+    machine: Any, tray: Any, run: Any, accept: Any, how: str
+) -> None:
+    turn_id = run(machine)
+    machine.agent(TurnSettled(turn_id, "end_turn", last=False), now=10.0)
+    if how == "interrupt":
+        urgent = accept(machine, "m2", if_busy="interrupt", now=10.1)
+        assert machine.running.turn_id == urgent
+    elif how == "close":
+        machine.close("bob", now=10.1)
+    else:
+        machine.halt("the broker stops", now=10.1)
+    assert tray.end(turn_id)["outcome"] == ("completed" if how == "halt" else "cancelled")
+    assert CutLink(turn_id) not in tray.commands
+
+
+def test_a_broker_that_stops_ends_a_turn_that_is_being_stopped_by_its_cause(
+    machine: Any, tray: Any, run: Any, accept: Any
+) -> None:
+    turn_id, waiting = run(machine), accept(machine, "m2")
+    machine.cancel(turn_id, by="bob", now=1.0)
+    machine.halt("the broker stops", now=2.0)
+    end = tray.end(turn_id)
+    assert (end["outcome"], end["by"], end["forced"]) == ("cancelled", "bob", True)
+    assert (machine.running, machine.next_deadline()) == (None, None)
+    assert [turn["turn_id"] for turn in machine.view()["queue"]] == [waiting]
+
+
 def test_a_cancel_before_the_settle_is_logged_wins(machine: Any, tray: Any, run: Any, accept: Any) -> None:
     turn_id, waiting = run(machine), accept(machine, "m2")
     machine.agent(TurnSettled(turn_id, "end_turn", last=False), now=10.0)

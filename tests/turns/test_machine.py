@@ -12,6 +12,7 @@ from broker.messages import (
     AgentRecord,
     ApprovalRequested,
     TextDelta,
+    TextReplaced,
     TurnFailed,
     TurnSettled,
 )
@@ -91,6 +92,63 @@ def test_a_turn_that_ended_stays_as_it_ended(machine: Any, tray: Any, bring: Any
     assert tray.data("activity")[0]["late_of"] == turn_id
 
 
+@pytest.mark.parametrize("state", ["dispatching", "running", "awaiting_approval", "cancelling"])
+def test_a_loss_ends_the_turn_it_names_and_no_other(
+    machine: Any, tray: Any, accept: Any, bring: Any, state: str
+) -> None:
+    turn_id = bring(machine, state)
+    waiting = accept(machine, "next")
+    for other in (waiting, "t0"):
+        machine.agent(AgentLost("it died", other), now=1.0)
+        assert tray.records[-1] == ("activity", {"late_of": other, "kind": "agent.lost", "reason": "it died"}, None)
+        assert machine.view()["turn"]["state"] == state
+    machine.agent(AgentLost("it died", turn_id), now=2.0)
+    assert tray.end(turn_id)["outcome"] == ("cancelled" if state == "cancelling" else "lost")
+    assert machine.running.turn_id == waiting
+
+
+def test_a_loss_that_comes_as_a_deadline_ended_its_turn_leaves_the_next_one_alone(
+    machine: Any, tray: Any, accept: Any
+) -> None:
+    late, following = accept(machine, "late"), accept(machine, "following")
+    machine.tick(60.0)
+    machine.agent(AgentLost("killed", late), now=60.0)
+    assert (tray.end(late)["deadline"], machine.running.turn_id) == ("start", following)
+
+
+def test_a_piece_of_nothing_is_a_sign_of_life_and_no_output(machine: Any, tray: Any, accept: Any) -> None:
+    turn_id = accept(machine)
+    machine.agent(TextDelta(turn_id, ""), now=1.0)
+    assert machine.view()["turn"]["state"] == "running"
+    machine.agent(TurnSettled(turn_id, "end_turn"), now=2.0)
+    assert tray.kinds(turn_id) == ["user.message", "turn.started", "turn.ended"]
+    assert tray.end(turn_id)["empty"] is True
+
+
+def test_text_that_is_taken_back_is_output_under_the_id_that_viewers_know(machine: Any, tray: Any, accept: Any) -> None:
+    turn_id = accept(machine)
+    machine.agent(TextReplaced(turn_id, "", message_id="m"), now=0.5)
+    machine.agent(TextDelta(turn_id, "four", message_id="m"), now=1.0)
+    machine.agent(TextReplaced(turn_id, "five", message_id="m"), now=2.0)
+    machine.agent(TurnSettled(turn_id, "end_turn", last=False), now=3.0)
+    machine.agent(TextReplaced(turn_id, "six", message_id="m"), now=3.1)
+    machine.tick(3.2)
+    of_message = [data for kind, data, of in tray.records if of == turn_id and kind.startswith("message.")]
+    assert [data.get("text", data.get("content")) for data in of_message] == ["four", "five", "six", "six"]
+    assert len({data["message_id"] for data in of_message}) == 1
+    assert tray.end(turn_id)["partial"] is True
+
+
+def test_a_message_of_the_last_turn_is_not_replaced_in_this_one(machine: Any, tray: Any, run: Any) -> None:
+    first = run(machine, "m1", said="old")
+    machine.agent(TurnSettled(first, "end_turn"), now=1.0)
+    second = run(machine, "m2")
+    machine.agent(TextReplaced(second, "new"), now=2.0)
+    machine.agent(TurnSettled(second, "end_turn"), now=3.0)
+    assert tray.kinds(second)[-3:] == ["message.delta", "message.completed", "turn.ended"]
+    assert tray.data("message.replaced") == []
+
+
 WORDS: list[tuple[AgentEvent, dict[str, Any]]] = [
     (TurnSettled("", "end_turn"), {"outcome": "completed", "partial": False, "empty": True, "stop_reason": "end_turn"}),
     (
@@ -113,6 +171,7 @@ WORDS: list[tuple[AgentEvent, dict[str, Any]]] = [
         },
     ),
     (AgentLost("it died"), {"outcome": "lost", "partial": False, "reason": "it died"}),
+    (AgentLost(""), {"outcome": "lost", "partial": False, "reason": "the agent gave no reason"}),
 ]
 
 

@@ -3,12 +3,13 @@
 from typing import Any
 
 import attrs
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from broker.config.profiles import Deadlines
-from broker.messages import AgentEvent, SlotAnswer, TextDelta, TurnSettled
+from broker.messages import AgentEvent, AgentLost, AgentRecord, SlotAnswer, TextDelta, TextReplaced, TurnSettled
 from broker.turns import CancelTurn, TurnMachine, TurnRules
 from broker.turns.leftovers import leftovers_of
 from broker.turns.turn import Turn
@@ -39,7 +40,7 @@ def live(life: Any, judge: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_every_turn_ends_exactly_once_and_in_time_whatever_happens(live: Any) -> None:
-    live(TurnMachine, 100)
+    live(TurnMachine, 4000)
 
 
 # -- planted faults ------------------------------------------------------------------------------------
@@ -130,6 +131,32 @@ class HearsTheDead(TurnMachine):
         super().agent(event, now=now)
 
 
+class DiesOfAnothersDeath(TurnMachine):
+    def _loses(self, event: AgentLost) -> bool:
+        return True
+
+
+class BelievesReports(TurnMachine):
+    def agent(self, event: AgentEvent, *, now: float) -> None:
+        if isinstance(event, AgentRecord) and event.turn_id is not None and event.kind == "turn.ended":
+            self._out.write(event.kind, event.data, event.turn_id)
+        super().agent(event, now=now)
+
+
+class ReplacesUnderTheAgentsId(TurnMachine):
+    def agent(self, event: AgentEvent, *, now: float) -> None:
+        if isinstance(event, TextReplaced) and self.running is not None and event.turn_id == self.running.turn_id:
+            data = {"message_id": event.message_id, "content": event.text}
+            self._out.write("message.replaced", msgspec.json.encode(data), event.turn_id)
+        super().agent(event, now=now)
+
+
+class GivesARunningTurnsPlaceBack(TurnMachine):
+    def slot(self, answer: SlotAnswer, *, now: float) -> bool:
+        runs = self.running is not None and answer.turn_id == self.running.turn_id
+        return super().slot(answer, now=now) and not runs
+
+
 FAULTS = [
     EndsTwice,
     IgnoresLoss,
@@ -144,6 +171,10 @@ FAULTS = [
     ForgetsWhoInterrupted,
     LosesAPlace,
     HearsTheDead,
+    DiesOfAnothersDeath,
+    BelievesReports,
+    ReplacesUnderTheAgentsId,
+    GivesARunningTurnsPlaceBack,
 ]
 
 

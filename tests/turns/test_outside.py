@@ -7,11 +7,13 @@ import pytest
 
 from broker.messages import (
     AgentEvent,
+    AgentLost,
     AgentReady,
     AgentRecord,
     ApprovalRequested,
     LinkStalled,
     TextDelta,
+    TextReplaced,
     TurnFailed,
     TurnSettled,
     TurnTaken,
@@ -31,6 +33,12 @@ OUTSIDE: list[tuple[AgentEvent, str, dict[str, Any]]] = [
     (AgentRecord("t", "vendor.x", b"{}"), "activity", {"late_of": "t", "kind": "vendor.x", "data": {}}),
     (TextDelta("t", "x"), "activity", {"late_of": "t", "kind": "message.delta", "text": "x"}),
     (TextDelta("t", "x", thought=True), "activity", {"late_of": "t", "kind": "thought.delta", "text": "x"}),
+    (
+        TextReplaced("t", "x", message_id="m"),
+        "activity",
+        {"late_of": "t", "kind": "message.replaced", "thought": False, "text": "x"},
+    ),
+    (AgentLost("it died", "t"), "activity", {"late_of": "t", "kind": "agent.lost", "reason": "it died"}),
     (TurnTaken("t"), "activity", {"late_of": "t", "kind": "turn.taken"}),
     (TurnSettled("t", "end_turn"), "activity", {"late_of": "t", "kind": "turn.settled", "stop_reason": "end_turn"}),
     (TurnFailed("t", "internal", "no"), "activity", {"late_of": "t", "kind": "turn.failed", "message": "no"}),
@@ -75,6 +83,20 @@ def test_an_agent_that_speaks_of_itself_in_a_turn_is_no_output_of_the_turn(
     assert tray.records[-1][0] == "agent.state"
     assert tray.records[-1][2] is None
     machine.agent(TurnSettled(turn_id, "end_turn"), now=0.0)
+    assert tray.end(turn_id)["empty"] is True
+
+
+KINDS = ["turn.ended", "turn.started", "user.message", "message.completed", "approval.resolved", "session.closed"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_agent_cannot_report_what_is_the_brokers_to_say(machine: Any, tray: Any, run: Any, kind: str) -> None:
+    turn_id = run(machine)
+    before = tray.kinds(turn_id)
+    machine.agent(AgentRecord(turn_id, kind, b"{}"), now=1.0)
+    assert tray.kinds(turn_id) == before
+    assert tray.records[-1] == ("activity", {"late_of": turn_id, "kind": kind, "data": {}}, None)
+    machine.agent(TurnSettled(turn_id, "end_turn"), now=2.0)
     assert tray.end(turn_id)["empty"] is True
 
 

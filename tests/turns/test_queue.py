@@ -257,7 +257,7 @@ def test_only_the_queue_deadline_ends_a_turn_that_waits_for_a_place(limited: Any
 
 
 @pytest.mark.parametrize("state", ["granted", "waiting", "unserved"])
-@pytest.mark.parametrize("how", ["dropped", "running", "ended", "expired", "halted", "unknown"])
+@pytest.mark.parametrize("how", ["dropped", "ended", "expired", "halted", "closed", "unknown"])
 def test_a_place_that_nobody_wants_any_more_is_given_back(
     limited: Any, tray: Any, accept: Any, state: Any, how: str
 ) -> None:
@@ -265,15 +265,30 @@ def test_a_place_that_nobody_wants_any_more_is_given_back(
     now = 3600.0 if how == "expired" else 1.0
     if how == "dropped":
         limited.drop(turn_id, user="ann", now=1.0)
-    elif how in {"running", "ended"}:
+    elif how == "ended":
         limited.slot(SlotAnswer(turn_id, "granted"), now=1.0)
+        limited.agent(TurnSettled(turn_id, "end_turn"), now=1.0)
     elif how == "halted":
         limited.halt("the broker stops", now=1.0)
-    if how == "ended":
-        limited.agent(TurnSettled(turn_id, "end_turn"), now=1.0)
+    elif how == "closed":
+        limited.close("ann", now=1.0)
     started = tray.kinds().count("turn.started")
     assert not limited.slot(SlotAnswer("unknown" if how == "unknown" else turn_id, state), now=now)
     assert tray.kinds().count("turn.started") == started
+
+
+@pytest.mark.parametrize("state", ["granted", "waiting", "unserved"])
+def test_a_turn_that_asked_twice_keeps_its_place_when_the_second_answer_finds_it_running(
+    limited: Any, tray: Any, accept: Any, state: Any
+) -> None:
+    first = accept(limited, "m1")
+    urgent = accept(limited, "m2", if_busy="interrupt")
+    limited.drop(urgent, user="ann", now=0.0)
+    assert tray.commands == [AskSlot(first), AskSlot(urgent), AskSlot(first)]
+    assert limited.slot(SlotAnswer(first, "granted"), now=1.0)
+    assert not limited.slot(SlotAnswer(urgent, "granted"), now=1.0)
+    assert limited.slot(SlotAnswer(first, state), now=1.0)
+    assert tray.kinds().count("turn.started") == 1
 
 
 def test_what_comes_first_asks_for_the_place(limited: Any, tray: Any, accept: Any) -> None:

@@ -202,6 +202,11 @@ def test_an_answer_whose_question_is_further_back_is_no_harm() -> None:
     assert leftovers_of([resolved]).approvals == {}
 
 
+@pytest.mark.parametrize("kind", OUTPUT)
+def test_all_output_that_a_turn_had_makes_its_end_partial(kind: str) -> None:
+    assert leftovers_of([record(kind, "t")]).produced == {"t"}
+
+
 def test_other_records_are_passed_over() -> None:
     others = [record("session.opened", None), record("user.message", "t", content="x"), record("message.delta", None)]
     assert leftovers_of(others) == Leftovers()

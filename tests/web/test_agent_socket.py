@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,22 @@ async def test_a_broker_that_stops_takes_no_worker(app: App, knock: Knock) -> No
     assert (raw.status, raw.headers()["retry-after"]) == (503, "1")
 
 
+async def test_there_is_an_end_to_how_many_come_in(start: Start, work: Work, knock: Knock) -> None:
+    """Also of those that say nothing: each has seconds to introduce itself."""
+    app = await start(listen={"max_connections": 1}, **WORKERS)
+    first = await work(app.port)
+    raw = await knock(app.port, "/agent", Sec_WebSocket_Protocol=SUBPROTOCOL)
+    assert (raw.status, raw.headers()["retry-after"]) == (503, "5")
+    await first.say("hello", agent="nobody")
+    await first.end()
+    second = None
+    async with asyncio.timeout(PATIENCE):
+        while second is None:  # the broker leaves when the worker has seen it go
+            with suppress(InvalidStatus):
+                second = await work(app.port, "coder")
+    assert await second.next("welcome")
+
+
 @pytest.fixture
 async def guarded(start: Start, tmp_path: Path) -> App:
     """A broker that asks for tokens."""
@@ -149,8 +166,9 @@ async def test_who_may_not_is_told_by_the_close_code(
     guarded: App, work: Work, token: str, code: int, reason: str
 ) -> None:
     worker = await work(guarded.port, token=token)
-    assert await worker.next("error")
+    error = (await worker.next("error"))["code"]
     assert await worker.end() == (code, reason)
+    assert guarded.stats.errors[error] == 1
     assert guarded.kinds["coder"].capacity == 0
 
 
@@ -172,6 +190,7 @@ async def test_a_profile_that_no_worker_can_serve_is_refused_with_those_that_one
     worker = await work(app.port, agent)
     error = await worker.next("error")
     assert (error["code"], "coder, flaky" in error["message"]) == ("not_found", True)
+    assert app.stats.errors == {"not_found": 1}
     assert (await worker.end())[0] == 4503
 
 
@@ -269,6 +288,7 @@ async def test_another_users_worker_cannot_take_up_a_turn(guarded: App, work: Wo
     await client.event("turn.stalled")
     twin = await work(guarded.port, "coder", token="twin", instance="w", turns=[{"turn_id": turn_id, "seq": 1}])
     assert (await twin.next("error"))["code"] == "forbidden"
+    assert guarded.stats.errors == {"forbidden": 1}
 
 
 async def test_an_approval_goes_to_a_person_and_back(app: App, work: Work, dial: Dial) -> None:

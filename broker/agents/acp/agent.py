@@ -110,6 +110,7 @@ class AcpLink:
         """Ask the agent to stop this turn."""
         if not self._closed:
             self._dialogue.cancel_turn(turn_id)
+            self._host.notice()
 
     def answer_approval(self, turn_id: str, key: str, option_id: str | None) -> None:
         """Answer a question of the agent's; None says it was cancelled."""
@@ -163,8 +164,8 @@ class AcpLink:
         if there:
             self._host.join(self._dialogue)
         else:
-            self._dialogue.end(BrokerError("workspace_not_found"))
+            self._dialogue.end("its workspace is not there", BrokerError("workspace_not_found"))
 
-    def _give_up(self, error: BrokerError) -> None:
+    def _give_up(self, reason: str, error: BrokerError | None) -> None:
         self._host.leave(self._dialogue)
-        self._dialogue.end(error)
+        self._dialogue.end(reason, error)

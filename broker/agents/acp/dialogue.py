@@ -15,11 +15,12 @@ from broker.agents.acp.entry import Entered, Entry
 from broker.agents.acp.jsonrpc import Answer, RpcError
 from broker.agents.acp.questions import Questions
 from broker.agents.acp.switchboard import Switchboard
-from broker.agents.acp.updates import Fields, bounded, encoded, vendor_record
+from broker.agents.acp.updates import encoded
 from broker.agents.acp.v1 import V1
 from broker.agents.acp.v2 import V2
 from broker.agents.acp.wire import AUTH_REQUIRED, CANCELLED, blocks_of
 from broker.agents.acp.wishes import Wishes
+from broker.agents.bounds import Fields, bounded, vendor_record
 from broker.agents.port import Configuration, Configured, Emit
 from broker.errors import BrokerError
 from broker.messages import (
@@ -33,7 +34,10 @@ from broker.messages import (
     TurnTaken,
 )
 
-__all__ = ["Dialogue"]
+__all__ = ["Dialogue", "GiveUp"]
+
+GiveUp = Callable[[str, BrokerError | None], None]
+"""Told why a session is of no use, in mid-sentence and where it is more as an error."""
 
 
 class Dialogue:
@@ -42,11 +46,11 @@ class Dialogue:
     Args:
         cwd: the directory the agent is to work in, absolute.
         emit: takes what the agent does.
-        give_up: told when this process is of no use to this session; makes it leave and calls `end`.
+        give_up: told when this process is of no use to this session; makes it leave and calls `end` with the same.
         memory: what the agent called this session the last time.
     """
 
-    def __init__(self, cwd: str, emit: Emit, give_up: Callable[[BrokerError], None], memory: str | None = None) -> None:
+    def __init__(self, cwd: str, emit: Emit, give_up: GiveUp, memory: str | None = None) -> None:
         self._cwd = cwd
         self._emit = emit
         self._give_up = give_up
@@ -104,7 +108,7 @@ class Dialogue:
         board.expected()
         if self._board is board:
             self._entry = None
-            self._give_up(error)
+            self._give_up("the agent could not open its session", error)
 
     def _entered(self, board: Switchboard, memory: str | None, entered: Entered) -> None:
         session_id = entered.session_id
@@ -160,16 +164,22 @@ class Dialogue:
             board.displace(self._memory)
         self._board = None
 
-    def end(self, error: BrokerError) -> None:
-        """The process is gone, or will be at once: say what becomes of the turn. What it still says is not heard."""
+    def end(self, reason: str, error: BrokerError | None = None) -> None:
+        """The process is gone, or will be at once: say what becomes of the turn. What it still says is not heard.
+
+        Args:
+            reason: why, as it is read in mid-sentence.
+            error: what is told to whoever has not been served yet, if that is more.
+        """
+        error = error or BrokerError("agent_unavailable", f"{reason[0].upper()}{reason[1:]}.")
         turn, was_open = self._turn, self._session_id is not None
         self._turn = self._board = self._entry = self._session_id = None
         self._questions.forget()
         if turn is None:
             if was_open:
-                self.report("gone", reason=error.message)
+                self.report("gone", reason=reason)
         elif turn.written:
-            self._emit(AgentLost(error.message))
+            self._emit(AgentLost(reason, turn.turn_id))
         else:
             self._emit(failed(turn, error))
         self._wishes.end(error)
@@ -205,7 +215,7 @@ class Dialogue:
         self._hand_on(self._dialect.answered(turn, answer, board.known.logins))
         if isinstance(answer, RpcError) and answer.code == AUTH_REQUIRED:
             # A running agent may never look for the login again; the next turn starts one that does.
-            self._give_up(BrokerError("agent_unavailable", "The agent wants a login."))
+            self._give_up("the agent wants a login", None)
 
     def cancel_turn(self, turn_id: str) -> None:
         """Ask the agent to stop; a turn it has not been given yet is over at once. Asking again does nothing."""

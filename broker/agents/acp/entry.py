@@ -12,8 +12,9 @@ import msgspec
 from loguru import logger
 
 from broker.agents.acp.jsonrpc import MISREAD, Answer, Answered, RpcError
-from broker.agents.acp.updates import STATES, Fields, fields_of, read_update
+from broker.agents.acp.updates import STATES, fields_of, read_update
 from broker.agents.acp.wire import Known, answer_of
+from broker.agents.bounds import Fields
 from broker.errors import BrokerError
 
 __all__ = ["Context", "Entered", "Entry"]

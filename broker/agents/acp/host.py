@@ -8,8 +8,9 @@ import attrs
 from loguru import logger
 
 from broker.agents.acp.backoff import Backoff
+from broker.agents.acp.child import Child
 from broker.agents.acp.dialogue import Dialogue
-from broker.agents.acp.process import Child, child_environment
+from broker.agents.acp.process import child_environment
 from broker.agents.acp.switchboard import Switchboard
 from broker.clock import Clock, Timer
 from broker.errors import BrokerError
@@ -17,7 +18,8 @@ from broker.tasks import spawn
 
 __all__ = ["Host", "Program"]
 
-_MUTE: Final = "The agent was stopped: it did not heed what another session asked of it."
+_MUTE: Final = "the agent was cut off: it did not heed what another session asked of it"
+_STOPPED: Final = "the agent's process is stopped"
 
 
 @attrs.frozen
@@ -99,7 +101,7 @@ class Host:
         if not self._guests:
             self._cut()
         elif dialogue.mute:
-            self._end(BrokerError("agent_unavailable", _MUTE))
+            self._end(_MUTE)
         else:
             dialogue.part()
 
@@ -115,6 +117,14 @@ class Host:
         self._pausing.discard(dialogue)
         if self._child is not None and not self._pausing:
             self._child.resume()
+
+    def notice(self) -> None:
+        """Look whether a signal has stopped the process; then it can neither hear nor answer, and has to go.
+
+        Only the process that was started is looked at, for it is the one that talks.
+        """
+        if self._child is not None and self._child.stopped:
+            self._fail(_STOPPED)
 
     async def closed(self) -> None:
         """Wait until no process that was killed is left."""
@@ -137,7 +147,7 @@ class Host:
     def _launch(self) -> None:
         self._waiting = None
         self._born = self._clock.monotonic()
-        board = self._board = Switchboard(self._program.protocol, up=self._greeted, down=self._fail)
+        board = self._board = Switchboard(self._program.protocol, up=self._greeted, down=self._unfit)
         child = self._child = Child(
             board.feed,
             self._ended,
@@ -160,7 +170,7 @@ class Host:
         if self._board is not board:
             return
         if error is not None:
-            self._fail(error)
+            self._unfit(error)
             return
         if self._pausing:
             child.pause()
@@ -183,21 +193,23 @@ class Host:
                 dialogue.open(self._board)
 
     def _ended(self, reason: str) -> None:
-        when = "" if self._up else " while starting"
-        self._fail(BrokerError("agent_unavailable", f"The agent {reason}{when}."))
+        self._fail(f"the agent {reason}" if self._up else f"the agent {reason} while starting")
 
-    def _fail(self, error: BrokerError) -> None:
+    def _unfit(self, error: BrokerError) -> None:
+        self._fail("the agent could not be started", error)
+
+    def _fail(self, reason: str, error: BrokerError | None = None) -> None:
         """It died, or might as well have."""
         self._backoff.died(self._clock.monotonic() - self._born)
-        self._end(error)
+        self._end(reason, error)
 
-    def _end(self, error: BrokerError) -> None:
+    def _end(self, reason: str, error: BrokerError | None = None) -> None:
         guests = tuple(self._guests)
         self._guests.clear()
         self._pausing.clear()
         self._cut()
         for dialogue in guests:
-            dialogue.end(error)
+            dialogue.end(reason, error)
 
     def _cut(self) -> None:
         if self._waiting is not None:

@@ -1,31 +1,28 @@
-"""A child process that talks in lines: started clean, read as it comes, gone when it is to be gone."""
+"""A child process and its pipes, alike under every event loop: started clean, watched, killed with all it started.
+
+The loops' own `subprocess_exec` will not do: uvloop's leaves copies of the pipes open in the child, so that one
+which closes its output would only seem to be silent.
+"""
 
 import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, cast
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol, cast
 
-from loguru import logger
-
-__all__ = ["INHERITED", "MARK", "STDIN_LIMIT", "Child", "Lines", "child_environment"]
+__all__ = ["INHERITED", "MARK", "Hearer", "Process", "child_environment"]
 
 INHERITED: Final = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "USER")
 """What a child sees of the broker's own environment: no keys, no tokens."""
 MARK: Final = "ACTOR_BROKER_MARK"
 """The variable by which a broker finds what an earlier one left behind."""
-STDIN_LIMIT: Final = 8 * 1024 * 1024
-"""Bytes that may wait for a child which does not read its input."""
-LINGER: Final = 0.5
-"""Seconds in which the end of a child's output and its exit belong together."""
-REAP: Final = 5.0
-"""Seconds that a killed child may take to be gone."""
 
-_STDOUT: Final = 1
-_STDERR: Final = 2
-_LOGGED_LINES: Final = 20
-_LOGGED_WIDTH: Final = 500
+_PROC: Final = Path("/proc")
+_STOPPED: Final = (b"T", b"t")
 
 
 def child_environment(extra: Mapping[str, str], mark: str | None = None) -> dict[str, str]:
@@ -34,229 +31,218 @@ def child_environment(extra: Mapping[str, str], mark: str | None = None) -> dict
     return inherited | dict(extra) | ({} if mark is None else {MARK: mark})
 
 
-class Lines:
-    """Cuts a stream of bytes into lines of at most `limit` bytes."""
+class Hearer(Protocol):
+    """Who is told what a process does."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._begun = bytearray()
+    def said(self, data: bytes) -> None:
+        """Take some of its output."""
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the lines that `data` completes, without their newlines.
+    def complained(self, data: bytes) -> None:
+        """Take some of what it wrote to its standard error."""
 
-        Raises:
-            OverflowError: a line is larger than the limit, complete or not.
-        """
-        start = 0
-        while (end := data.find(b"\n", start)) >= 0:
-            self._begin(data[start:end])
-            line = bytes(self._begun)
-            self._begun.clear()
-            yield line
-            start = end + 1
-        self._begin(data[start:])
+    def closed_output(self) -> None:
+        """It will say nothing more."""
 
-    def _begin(self, part: bytes) -> None:
-        if len(self._begun) + len(part) > self._limit:
-            raise OverflowError(f"wrote a line of more than {self._limit} bytes")
-        self._begun += part
+    def closed_input(self) -> None:
+        """It will read nothing more."""
+
+    def exited(self) -> None:
+        """It has exited, with `Process.status`; what it said before may still come."""
 
 
-class Child(asyncio.SubprocessProtocol):
-    """One child process in its own process group, read without a task: each line is handed on as it arrives.
+class Process:
+    """One process that leads its own session and group: a signal reaches it with all it started, and Ctrl-C does not.
 
     Args:
-        on_line: takes each line of its output, in order.
-        on_end: told once, in words, that it can no longer be talked to, and why; not after `kill`.
-        line_limit: bytes of the longest line that is taken.
-        label: what it is called in the log.
+        command: the program and its arguments; looked for on PATH, no shell in between.
+        cwd: its directory.
+        env: its environment, alone.
+        hearer: told what it does, from `connect` on.
+
+    Attributes:
+        gone: set once it has been reaped and all its pipes are closed.
+
+    Raises:
+        OSError: there is no such command or directory, or it may not be run.
+        ValueError: the command holds a NUL character.
     """
 
-    def __init__(
-        self, on_line: Callable[[bytes], None], on_end: Callable[[str], None], *, line_limit: int, label: str
-    ) -> None:
-        self._on_line = on_line
-        self._on_end = on_end
-        self._lines = Lines(line_limit)
-        self._log = logger.bind(agent=label)
-        self._transport: asyncio.SubprocessTransport | None = None
-        self._output_ended = False
-        self._ended = False
-        self._paused = False
-        self._due: Callable[[], None] | None = None
-        self._linger: asyncio.TimerHandle | None = None
-        self._gone = asyncio.Event()
+    def __init__(self, command: Sequence[str], cwd: str, env: Mapping[str, str], hearer: Hearer) -> None:
+        # Whatever else is open here closes in the child; of the pipes it has its three ends and no copies.
+        self._popen = subprocess.Popen(  # noqa: S603 - the configuration says what to run
+            command,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=dict(env),
+            start_new_session=True,
+        )
+        self.gone = asyncio.Event()
+        self._hearer = hearer
+        self._reaped = False
+        self._input = _Pipe(self._input_closed, _nothing)
+        self._output = _Pipe(self._output_closed, hearer.said)
+        self._complaints = _Pipe(self._settle, hearer.complained)
 
-    async def start(self, command: Sequence[str], cwd: str, env: Mapping[str, str]) -> None:
-        """Start `command` in `cwd` with `env` alone.
+    @property
+    def pid(self) -> int:
+        """Its id, which is its group's id too."""
+        return self._popen.pid
+
+    @property
+    def status(self) -> int | None:
+        """How it exited, or minus the signal that killed it; None while it lives."""
+        return self._popen.returncode
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal or a tracer has stopped it; where there is no `/proc`, nobody can tell."""
+        if self._reaped:
+            return False
+        try:
+            stat = (_PROC / str(self.pid) / "stat").read_bytes()
+        except OSError:
+            return False
+        return stat.rpartition(b")")[2].split()[0] in _STOPPED
+
+    async def connect(self) -> None:
+        """Begin to hear it, and to watch for its end.
 
         Raises:
-            OSError: there is no such command or directory, or it may not be run.
+            OSError: that cannot be done; it is killed.
         """
-        # Its own session, so that a signal reaches it together with all it started, and Ctrl-C does not.
-        await asyncio.get_running_loop().subprocess_exec(
-            lambda: self, *command, cwd=cwd, env=dict(env), start_new_session=True
-        )
+        loop, popen = asyncio.get_running_loop(), self._popen
+        try:
+            # A pipe that the loop was given is the loop's to close, also if it fails.
+            pipe, popen.stdin = popen.stdin, None
+            await loop.connect_write_pipe(lambda: self._input, pipe)
+            pipe, popen.stdout = popen.stdout, None
+            await loop.connect_read_pipe(lambda: self._output, pipe)
+            pipe, popen.stderr = popen.stderr, None
+            await loop.connect_read_pipe(lambda: self._complaints, pipe)
+        except BaseException:
+            self.kill()
+            self.close()
+            raise
+        finally:
+            self._watch(loop)
+
+    # -- what is done with it ------------------------------------------------------------------------
 
     @property
-    def pid(self) -> int | None:
-        """The process id, which is its group's id too; None before it has started."""
-        return None if self._transport is None else self._transport.get_pid()
+    def unread(self) -> int:
+        """Bytes written to it that its pipe has not taken yet."""
+        transport = self._input.transport
+        return 0 if transport is None else transport.get_write_buffer_size()
 
-    def write(self, line: bytes) -> None:
-        """Give it one line, newline included; never waits."""
-        if self._ended or self._transport is None:
-            return
-        stdin = cast("asyncio.WriteTransport", self._transport.get_pipe_transport(0))
-        if stdin.is_closing():
-            return
-        waiting = stdin.get_write_buffer_size()
-        if waiting and waiting + len(line) > STDIN_LIMIT:
-            self._cut("does not read its input")
-            return
-        stdin.write(line)
+    def write(self, data: bytes) -> None:
+        """Give it input, as soon as it takes it; nothing happens if it reads no more."""
+        transport = self._input.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(data)
 
     def pause(self) -> None:
-        """Read nothing of what it writes until `resume`; all of it waits, its end too. Idempotent."""
-        if self._paused or self._ended:
-            return
-        self._paused = True
-        if self._linger is not None:
-            self._linger.cancel()
-        if (output := self._output()) is not None:
-            output.pause_reading()
+        """Read none of its output."""
+        if self._output.transport is not None:
+            self._output.transport.pause_reading()
 
     def resume(self) -> None:
-        """Read again. Idempotent."""
-        if not self._paused or self._ended:
-            return
-        self._paused = False
-        if (output := self._output()) is not None:
-            output.resume_reading()
-        if self._due is not None:
-            self._later(self._due)
-
-    def _output(self) -> asyncio.ReadTransport | None:
-        if self._transport is None or self._output_ended:
-            return None
-        return cast("asyncio.ReadTransport | None", self._transport.get_pipe_transport(_STDOUT))
+        """Read its output again."""
+        if self._output.transport is not None:
+            self._output.transport.resume_reading()
 
     def kill(self) -> None:
-        """End it and all it started, at once; nothing is handed on any more."""
-        self._ended = True
-        self._signal_group()
+        """End it and all that is still in its group, unless it has exited: then that was done."""
+        if not self._reaped:
+            # EPERM: what is left of it works for another user now.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
 
-    async def reaped(self) -> None:
-        """Wait until it is gone; call `kill` first."""
-        if self._transport is None:
-            return
+    def close(self) -> None:
+        """Close the pipes, also if something that left its group holds the other ends."""
+        transport = self._input.transport
+        if transport is not None and not transport.is_closing():
+            transport.abort()  # what was written and not read need not be any more
+        for pipe in (self._output, self._complaints):
+            if pipe.transport is not None:
+                pipe.transport.close()
+        for file in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
+            if file is not None:
+                file.close()
+
+    # -- its end -------------------------------------------------------------------------------------
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
-            async with asyncio.timeout(REAP):
-                await self._gone.wait()
-        except TimeoutError:
-            self._log.error("process {} was killed and is not gone after {} s", self.pid, REAP)
+            fd = os.pidfd_open(self.pid)
+        except (AttributeError, OSError):  # not on this system, or no descriptor is left
+            threading.Thread(target=self._wait, args=(loop,), name=f"waits for {self.pid}", daemon=True).start()
+        else:
+            loop.add_reader(fd, self._ended, loop, fd)
 
-    @property
-    def gone(self) -> bool:
-        """Whether it never started, or has been reaped with all pipes closed."""
-        return self._transport is None or self._gone.is_set()
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._popen.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens any more
+            loop.call_soon_threadsafe(self._exited)
 
-    # -- what the event loop tells -----------------------------------------------------------------
+    def _ended(self, loop: asyncio.AbstractEventLoop, fd: int) -> None:
+        loop.remove_reader(fd)
+        os.close(fd)
+        self._exited()
+
+    def _exited(self) -> None:
+        # Before it is reaped: until then nobody else can be called what its group is called.
+        self.kill()
+        self._popen.poll()
+        self._reaped = True
+        self._hearer.exited()
+        self._settle()
+
+    def _input_closed(self) -> None:
+        self._hearer.closed_input()
+        self._settle()
+
+    def _output_closed(self) -> None:
+        self._hearer.closed_output()
+        self._settle()
+
+    def _settle(self) -> None:
+        pipes = (self._input, self._output, self._complaints)
+        if self._reaped and all(pipe.transport is None for pipe in pipes):
+            self.gone.set()
+
+
+def _nothing(_: bytes) -> None:
+    """Take what nobody asked for."""
+
+
+class _Pipe(asyncio.Protocol):
+    """Our end of a pipe.
+
+    Args:
+        closed: told that it is closed, whichever end was first.
+        received: takes what comes.
+
+    Attributes:
+        transport: the loop's side of it, of which only the half works that there is; None unless it is open.
+    """
+
+    def __init__(self, closed: Callable[[], None], received: Callable[[bytes], None]) -> None:
+        self.transport: asyncio.Transport | None = None
+        self._closed = closed
+        self._received = received
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the process."""
-        self._transport = cast("asyncio.SubprocessTransport", transport)
-        if self._ended:
-            self._signal_group()
+        """Open it."""
+        self.transport = cast("asyncio.Transport", transport)
 
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        """Hand on what it wrote."""
-        if fd == _STDERR:
-            for text in data.decode(errors="replace").splitlines()[:_LOGGED_LINES]:
-                self._log.debug("stderr: {}", text[:_LOGGED_WIDTH])
-            return
-        try:
-            for line in self._lines.feed(data):
-                if self._ended:
-                    return
-                self._on_line(line)
-        except OverflowError as e:
-            self._cut(str(e))
-        except Exception as e:  # noqa: BLE001 - whatever it said must not leave its turn without an end
-            self._log.opt(exception=e).error("a line of the agent's could not be handled")
-            self._cut("said something the broker could not handle")
-
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        """Its end closed, or it closed a pipe on purpose."""
-        if fd == _STDERR or self._ended:
-            return
-        if fd == _STDOUT:
-            self._output_ended = True
-            if self._status() is not None:
-                self._finish()
-                return
-        name = "output" if fd == _STDOUT else "input"
-        self._later(lambda: self._cut(f"closed its {name}"))
-
-    def process_exited(self) -> None:
-        """Let what it started die with it, and take the last lines it wrote."""
-        self._signal_group()
-        if self._ended or self._output_ended:
-            self._finish()
-        else:
-            self._later(self._finish)
+    def data_received(self, data: bytes) -> None:
+        """Hand on what came."""
+        self._received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is reaped and all its pipes are closed."""
-        self._gone.set()
-
-    # -- its end -----------------------------------------------------------------------------------
-
-    def _status(self) -> int | None:
-        return None if self._transport is None else self._transport.get_returncode()
-
-    def _later(self, then: Callable[[], None]) -> None:
-        """Do this if nothing more is heard within `LINGER`, once it is listened to."""
-        self._due = then
-        if self._linger is not None:
-            self._linger.cancel()
-        if not self._paused:
-            # What can be read by then is handed on first: it is one step of the loop ahead.
-            loop = asyncio.get_running_loop()
-            self._linger = loop.call_later(LINGER, loop.call_soon, then)
-
-    def _finish(self) -> None:
-        """Say how it exited, and close the pipes even if something that left its group holds them."""
-        self._end(_in_words(self._status()))
-        if self._transport is not None:
-            self._transport.close()
-
-    def _cut(self, reason: str) -> None:
-        if self._status() is None:
-            self._end(reason)
-            self._signal_group()
-        else:
-            self._finish()
-
-    def _end(self, reason: str) -> None:
-        if self._linger is not None:
-            self._linger.cancel()
-        if not self._ended:
-            self._ended = True
-            self._on_end(reason)
-
-    def _signal_group(self) -> None:
-        pid = self.pid
-        if pid is not None and not self._gone.is_set():
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
-
-
-def _in_words(status: int | None) -> str:
-    if status is None or status >= 0:
-        return f"exited with status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:
-        name = "a signal"
-    return f"was killed by {name} ({-status})"
+        """Say that it is closed."""
+        self.transport = None
+        self._closed()

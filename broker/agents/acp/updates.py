@@ -11,34 +11,22 @@ from typing import Any, Final
 import msgspec
 
 from broker.agents.acp.jsonrpc import MISREAD
+from broker.agents.bounds import RECORD_LIMIT, TEXT_LIMIT, Fields, bounded, checked
 from broker.messages import AgentEvent, AgentRecord, ApprovalRequested, TextDelta
 
 __all__ = [
-    "DEPTH_LIMIT",
-    "RECORD_LIMIT",
     "STATES",
-    "TEXT_LIMIT",
     "TOOL_DEFAULTS",
-    "Fields",
     "Update",
     "block_text",
-    "bounded",
-    "checked",
     "encoded",
     "fields_of",
     "pieces",
     "question_of",
     "read_update",
     "state_record",
-    "vendor_record",
 ]
 
-DEPTH_LIMIT: Final = 64
-"""Nesting beyond which JSON is refused (PROTOCOL section 2)."""
-RECORD_LIMIT: Final = 256 * 1024
-"""Bytes of one record's data; a larger report loses its largest fields, or no viewer could ever take it."""
-TEXT_LIMIT: Final = 32 * 1024
-"""Characters of one delta."""
 STATES: Final = {
     "available_commands_update": "available_commands",
     "current_mode_update": "mode",
@@ -47,14 +35,9 @@ STATES: Final = {
 }
 """Updates about the agent rather than about what it says, and what of it has changed."""
 
-_NAMES_LIMIT: Final = 20
-_NAME_LIMIT: Final = 64
 _CAMEL: Final = re.compile(r"(?<=[a-z0-9])[A-Z]")
-_VENDOR: Final = re.compile(r"[A-Za-z0-9_$./-]{1,64}")
 _ASKING: Final = "The agent asks for permission"
 _TITLE_WIDTH: Final = 500
-
-Fields = dict[str, msgspec.Raw]
 
 TOOL_DEFAULTS: Final[Fields] = {"kind": msgspec.Raw(b'"other"'), "status": msgspec.Raw(b'"pending"')}
 """What a tool call is until the agent says more."""
@@ -123,22 +106,6 @@ def state_record(kind: str, raw: msgspec.Raw, turn_id: str | None) -> AgentRecor
     return AgentRecord(turn_id, "agent.state", bounded(fields))
 
 
-def vendor_record(kind: str, raw: msgspec.Raw, turn_id: str | None) -> AgentRecord:
-    """Keep a report that we have no word for as it is, under `vendor.<kind>`.
-
-    Raises:
-        ValueError, msgspec.MsgspecError, RecursionError: it is no JSON object, or nests too deep.
-    """
-    checked(raw)
-    word = kind if _VENDOR.fullmatch(kind) else "unknown"
-    data = bytes(raw)
-    if len(data) > RECORD_LIMIT:
-        data = bounded(_FIELDS.decode(raw))
-    elif not data.startswith(b"{"):
-        raise ValueError("a report that is no JSON object")
-    return AgentRecord(turn_id, f"vendor.{word}", data)
-
-
 def question_of(
     turn_id: str, key: str, titles: tuple[str | None, ...], options: list[msgspec.Raw], tool: Fields | None
 ) -> ApprovalRequested:
@@ -177,42 +144,6 @@ def _name(camel: str) -> str:
     return "tool_id" if snake == "tool_call_id" else snake
 
 
-def bounded(fields: Fields) -> bytes:
-    """Encode `fields`, without the largest of them where they are too much; `truncated` then names those."""
-    data = msgspec.json.encode(fields)
-    if len(data) <= RECORD_LIMIT:
-        return data
-    sizes = {name: len(name) + len(bytes(value)) for name, value in fields.items()}
-    excess = len(data) - RECORD_LIMIT + _NAMES_LIMIT * _NAME_LIMIT
-    dropped: list[str] = []
-    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
-        if excess <= 0:
-            break
-        excess -= sizes[name]
-        dropped.append(name)
-    gone = frozenset(dropped)
-    kept = {name: value for name, value in fields.items() if name not in gone}
-    return msgspec.json.encode(kept | {"truncated": [name[:_NAME_LIMIT] for name in dropped[:_NAMES_LIMIT]]})
-
-
 def encoded(value: Any) -> msgspec.Raw:
     """Return a value as JSON, to stand among fields."""
     return msgspec.Raw(msgspec.json.encode(value))
-
-
-def checked(raw: msgspec.Raw) -> None:
-    """Read all of it once: what is only carried along must still be JSON for whoever reads the log.
-
-    Raises:
-        ValueError, msgspec.MsgspecError, RecursionError: it is no JSON, or nests too deep.
-    """
-    if _depth(msgspec.json.decode(raw)) > DEPTH_LIMIT:
-        raise ValueError("nested too deep")
-
-
-def _depth(value: Any) -> int:
-    if isinstance(value, dict):
-        return 1 + max(map(_depth, value.values()), default=0)
-    if isinstance(value, list):
-        return 1 + max(map(_depth, value), default=0)
-    return 0

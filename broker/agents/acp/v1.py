@@ -11,15 +11,14 @@ from broker.agents.acp.updates import (
     STATES,
     TOOL_DEFAULTS,
     block_text,
-    bounded,
     fields_of,
     pieces,
     question_of,
     read_update,
     state_record,
-    vendor_record,
 )
 from broker.agents.acp.wire import answer_of
+from broker.agents.bounds import bounded, vendor_record
 from broker.errors import BrokerError
 from broker.messages import AgentEvent, AgentRecord, ApprovalRequested, TurnSettled
 

@@ -14,22 +14,19 @@ from broker.agents.acp.said import Said
 from broker.agents.acp.updates import (
     STATES,
     TOOL_DEFAULTS,
-    Fields,
     Update,
     block_text,
-    bounded,
-    checked,
     encoded,
     fields_of,
     pieces,
     question_of,
     read_update,
     state_record,
-    vendor_record,
 )
 from broker.agents.acp.wire import refusal_of
+from broker.agents.bounds import TEXT_LIMIT, Fields, bounded, checked, vendor_record
 from broker.errors import BrokerError
-from broker.messages import AgentEvent, AgentRecord, ApprovalRequested, TurnSettled, TurnTaken
+from broker.messages import AgentEvent, AgentRecord, ApprovalRequested, TextReplaced, TurnSettled, TurnTaken
 
 __all__ = ["V2"]
 
@@ -181,9 +178,8 @@ class V2:
         if rest is not None:
             yield from pieces(rest, turn_id, thought=thought, message_id=update.message_id)
             return
-        fields = {"message_id": update.message_id, "role": "assistant", "thought": thought, "content": whole}
-        replaced = {name: encoded(value) for name, value in fields.items()}
-        yield AgentRecord(turn_id, "message.replaced", bounded(replaced))
+        yield TextReplaced(turn_id, whole[:TEXT_LIMIT], thought, update.message_id)
+        yield from pieces(whole[TEXT_LIMIT:], turn_id, thought=thought, message_id=update.message_id)
 
     # -- tools, plans and questions ------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ from loguru import logger
 
 from broker.agents.acp.dialect import Call, Dialect
 from broker.agents.acp.jsonrpc import METHOD_NOT_FOUND, MISREAD, Answer, Answered, RpcError
-from broker.agents.acp.updates import Fields, encoded, fields_of
+from broker.agents.acp.updates import encoded, fields_of
 from broker.agents.acp.wire import refusal_of
+from broker.agents.bounds import Fields
 from broker.agents.port import Configuration, Configured
 from broker.errors import BrokerError
 

@@ -6,7 +6,7 @@ read would hold up whoever writes. What waits for such a peer is bounded in byte
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
@@ -23,7 +23,7 @@ from broker.protocol.edge import is_utf8
 from broker.protocol.frames import MAX_REASON
 from broker.tasks import spawn
 
-__all__ = ["CLOSE_SECONDS", "HEARTBEAT", "HELLO_SECONDS", "OUTBOX_LIMIT", "Carrier"]
+__all__ = ["CLOSE_SECONDS", "HEARTBEAT", "HELLO_SECONDS", "OUTBOX_LIMIT", "ROOM", "Carrier"]
 
 HEARTBEAT: Final = 15.0
 """Seconds between two looks whether an agent is still there; one that gave no sign of life since the last is cut."""
@@ -32,7 +32,9 @@ HELLO_SECONDS: Final = 10.0
 CLOSE_SECONDS: Final = 2.0
 """Seconds that a good-bye may take before the line is cut."""
 OUTBOX_LIMIT: Final = 8 << 20
-"""Bytes that may wait for an agent that does not read."""
+"""Bytes that may wait for an agent that does not read; one frame may lie across this line."""
+ROOM: Final = 1 << 20
+"""Bytes that may wait for an agent to which more is given that could wait elsewhere."""
 
 _BREATH: Final = 64
 """Frames after which others get their turn of the loop, since aiohttp hands on what it has without a pause."""
@@ -42,15 +44,17 @@ _WIDTH: Final = 200
 
 
 class Carrier:
-    """The way to one agent; a `broker.agents.remote.member.Outlet`, and a context outside of which nothing leaves.
+    """The way to one agent; a `broker.agents.remote.outlet.Outlet`, and a context outside of which nothing leaves.
 
     Args:
         socket: the socket, opened without `autoping` and `decode_text`.
         transport: what is below it.
         clock: time.
         heartbeat: seconds between two pings.
+        errors: where those that the agent is sent are counted, by code.
 
     Attributes:
+        on_room: called when the agent has read so much that it is not `full` any more.
         reason: why the way ended, in words.
         clean: whether the agent left by itself, and for good.
     """
@@ -62,8 +66,11 @@ class Carrier:
         clock: Clock,
         *,
         heartbeat: float = HEARTBEAT,
+        errors: Counter[str] | None = None,
     ) -> None:
         self.heartbeat = heartbeat
+        self.errors = Counter() if errors is None else errors
+        self.on_room: Callable[[], None] = lambda: None
         self.reason = "the connection to the agent broke"
         self.clean = False
         self._socket = socket
@@ -71,6 +78,7 @@ class Carrier:
         self._clock = clock
         self._out: deque[tuple[WSMsgType, bytes]] = deque()
         self._out_bytes = 0
+        self._was_full = False
         self._wake = asyncio.Event()
         self._readable = asyncio.Event()
         self._readable.set()
@@ -108,6 +116,14 @@ class Carrier:
 
     # -- writing -----------------------------------------------------------------------------------
 
+    @property
+    def full(self) -> bool:
+        """Return whether the agent has much to read before it comes to what would be sent now."""
+        return self._waiting() > ROOM
+
+    def _waiting(self) -> int:
+        return self._out_bytes + self._transport.get_write_buffer_size()
+
     def send(self, frame: bytes) -> None:
         """Send a frame; an agent for which too much waits does not read, and is cut (PROTOCOL P7)."""
         self._put(WSMsgType.TEXT, frame)
@@ -115,8 +131,7 @@ class Carrier:
     def _put(self, kind: WSMsgType, payload: bytes) -> None:
         if self._over():
             return
-        waiting = self._out_bytes + self._transport.get_write_buffer_size()
-        if waiting and waiting + len(payload) > OUTBOX_LIMIT:
+        if self._waiting() > OUTBOX_LIMIT:
             self.reason = "the agent did not read what it was sent"
             self._good_bye = (CloseCode.TOO_SLOW, self.reason)
             self.resume()
@@ -124,6 +139,7 @@ class Carrier:
             return
         self._out.append((kind, payload))
         self._out_bytes += len(payload)
+        self._was_full |= self.full
         self._wake.set()
 
     def close(self, code: int, reason: str) -> None:
@@ -138,6 +154,7 @@ class Carrier:
 
     def refuse(self, error: BrokerError, code: int) -> None:
         """Tell the agent why it is not taken, and say good-bye."""
+        self.errors[error.code] += 1
         self.send(written("error", {"code": error.code, "message": error.message}, self._clock.now()))
         self.close(code, error.message)
 
@@ -150,6 +167,9 @@ class Carrier:
                     kind, payload = self._out.popleft()
                     self._out_bytes -= len(payload)
                     await self._socket.send_frame(payload, kind)
+                if self._was_full and not self._over():
+                    self._was_full = False
+                    self.on_room()
                 if self._good_bye is not None:
                     code, reason = self._good_bye
                     text = reason.encode()[:MAX_REASON].decode(errors="ignore")

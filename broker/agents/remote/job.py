@@ -15,6 +15,8 @@ __all__ = ["Job", "deaf"]
 
 _TOOLS: Final = 10_000
 """Tools of one turn that are told apart."""
+_ANSWERS: Final = 100
+"""Answers of one turn that are kept, the newest."""
 
 
 def deaf(_: AgentEvent) -> None:
@@ -29,15 +31,16 @@ class Job:
         session_id: its session.
         turn_id: its id.
         emit: where its events go.
-        prompt: what the agent is to be told, until it was.
+        prompt: what an agent is to be told, until one has said something of the turn.
         holder: the agent that has it, or had it last.
+        trouble: why the link to that agent broke, if it did.
         origin: where that agent came from; only one from there may take it up again.
         identity: which process of the agent had it, where that is known.
         seq: the number of the last frame that came; 0 for none.
         unnumbered: whether output came without a number.
         over: whether the session has heard its end, or cut its line.
         cancelled: whether the agent is to stop.
-        answers: to the agent's questions, that could not be delivered yet.
+        answers: to the agent's questions, by their keys; a link that breaks may take those written last with it.
         paused: whether the session wants to hear nothing for now.
         usage: what the agent last said of its cost.
     """
@@ -47,6 +50,7 @@ class Job:
     emit: Emit
     prompt: Prompt | None = attrs.field(default=None, repr=False)
     holder: "Member | None" = attrs.field(default=None, repr=False)
+    trouble: str = ""
     origin: str = ""
     identity: tuple[str, str] | None = None
     seq: int = 0
@@ -60,6 +64,7 @@ class Job:
 
     def counts(self, seq: int | None, *, output: bool = True) -> bool:
         """Take the number of a frame; a repeat is told by False, a hole is reported (PROTOCOL section 4)."""
+        self.prompt = None
         if seq is None:
             self.unnumbered |= output
             return True
@@ -71,6 +76,19 @@ class Job:
         self.seq = seq
         return True
 
+    def answered(self, key: str, option_id: str | None) -> None:
+        """Keep an answer for as long as the turn is under way."""
+        self.answers[key] = option_id
+        if len(self.answers) > _ANSWERS:
+            del self.answers[next(iter(self.answers))]
+
+    def end(self) -> None:
+        """Be over, and keep no more than it takes to know what comes late."""
+        self.over = True
+        self.prompt = self.usage = None
+        self.answers.clear()
+        self._tools.clear()
+
     def meets(self, tool_id: str) -> bool:
         """Tell whether a tool is new in this turn."""
         if tool_id in self._tools:
@@ -78,6 +96,11 @@ class Job:
         if len(self._tools) < _TOOLS:
             self._tools.add(tool_id)
         return True
+
+    @property
+    def held(self) -> bool:
+        """Whether an agent that is linked has it in hand."""
+        return self.holder is not None and self.holder.jobs.get(self.turn_id) is self
 
     @property
     def can_resume(self) -> bool:

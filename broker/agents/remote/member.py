@@ -1,16 +1,19 @@
 """One agent that is linked to the broker by a WebSocket: what it has in hand, and what is said with it.
 
-It knows nothing of sockets: frames come in by `feed`, and go out by an `Outlet`, which never blocks.
+It knows nothing of sockets: frames come in by `feed`, and go out by an outlet, which never blocks.
 """
 
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from loguru import logger
 
 from broker.agents.remote.frames import Envelope, Hello, decoded, read, written
 from broker.agents.remote.job import Job
-from broker.agents.remote.reports import ANYTHING, REPORTS, Report, variables_of, vendor_of
+from broker.agents.remote.outlet import Outlet
+from broker.agents.remote.reports import ANYTHING, REPORTS, Report, declined, variables_of, vendor_of
+from broker.agents.remote.waits import Waits
 from broker.clock import Clock
 from broker.errors import BrokerError, CloseCode
 from broker.messages import VariablesSet
@@ -18,7 +21,10 @@ from broker.messages import VariablesSet
 if TYPE_CHECKING:
     from broker.agents.remote.pool import Pool
 
-__all__ = ["ERRORS_PER_MINUTE", "Member", "Outlet"]
+__all__ = ["ERRORS_PER_MINUTE", "LET_GO", "Member"]
+
+LET_GO: Final = 30.0
+"""Seconds for which a turn nobody waits for keeps its place at an agent; less than a turn may take to start."""
 
 ERRORS_PER_MINUTE: Final = 60
 """Frames that make no sense, after which an agent is not listened to any more."""
@@ -34,28 +40,6 @@ _PASSED_OVER: Final = frozenset(
     }
 )
 """Kinds that need no answer: of projects nobody here knows yet, and an error is never answered with an error."""
-
-
-class Outlet(Protocol):
-    """The way to an agent. Nothing of it blocks or raises, whatever state the way is in.
-
-    Attributes:
-        heartbeat: seconds between two looks whether there is still somebody at its other end.
-    """
-
-    heartbeat: float
-
-    def send(self, frame: bytes) -> None:
-        """Send a frame, behind those before it."""
-
-    def pause(self) -> None:
-        """Read nothing more, until `resume`."""
-
-    def resume(self) -> None:
-        """Read again."""
-
-    def close(self, code: int, reason: str) -> None:
-        """Say good-bye, behind what was said before; the way ends soon after, answered or not."""
 
 
 class Member:
@@ -81,7 +65,7 @@ class Member:
         self.outlet = outlet
         self.draining = False
         self.jobs: dict[str, Job] = {}
-        self.unsettled: set[Job] = set()
+        self.unsettled = Waits(LET_GO, clock, partial(pool.let_go, self))
         self.given = 0
         self._pool = pool
         self._clock = clock
@@ -97,8 +81,11 @@ class Member:
         return max(0, most - len(self.unsettled))
 
     def may_have(self, session_id: str) -> bool:
-        """Whether it may be given a turn of this session: not before it has let go of an earlier one."""
-        room = not self.draining and len(self.jobs) < self.capacity
+        """Whether it may be given a turn of this session: not before it has let go of an earlier one.
+
+        Nor while it has not read those it was given last: many at once are more than may wait for it.
+        """
+        room = not self.draining and len(self.jobs) < self.capacity and not self.outlet.full
         return room and all(job.session_id != session_id for job in self.unsettled)
 
     # -- what it is told ---------------------------------------------------------------------------
@@ -109,19 +96,20 @@ class Member:
 
     def give(self, job: Job) -> None:
         """Give it a turn."""
-        prompt, job.prompt = job.prompt, None
+        prompt = job.prompt
         if prompt is None:
             return
+        data = {
+            "turn_id": job.turn_id,
+            "session_id": job.session_id,
+            "content": msgspec.Raw(prompt.content),
+            "messages": msgspec.Raw(prompt.messages),
+            "variables": msgspec.Raw(prompt.variables),
+            "workspace_dir": prompt.workspace_dir,
+        }
+        frame = written("turn_start", data, self._clock.now())
         self.take(job)
-        self.say(
-            "turn_start",
-            turn_id=job.turn_id,
-            session_id=job.session_id,
-            content=msgspec.Raw(prompt.content),
-            messages=msgspec.Raw(prompt.messages),
-            variables=msgspec.Raw(prompt.variables),
-            workspace_dir=prompt.workspace_dir,
-        )
+        self.outlet.send(frame)
 
     def take(self, job: Job) -> None:
         """Have it hold a turn, which it knows of or is about to."""
@@ -129,14 +117,15 @@ class Member:
         self.jobs[job.turn_id] = job
         job.holder, job.origin, job.identity = self, self.origin, self.identity
         if job.over:
-            self.unsettled.add(job)
+            self.unsettled.put(job)
         elif job.paused:
             self.hold(job)
 
     def drop(self, job: Job) -> None:
         """It has no more to do with this turn."""
-        self.jobs.pop(job.turn_id, None)
-        self.unsettled.discard(job)
+        if self.jobs.get(job.turn_id) is job:
+            del self.jobs[job.turn_id]
+        self.unsettled.remove(job)
         self.release(job)
 
     def hold(self, job: Job) -> None:
@@ -159,6 +148,7 @@ class Member:
             data["field"] = error.field
         if frame_id is not None and bytes(frame_id) != b"null":
             data["refers_to"] = frame_id
+        self.outlet.errors[error.code] += 1
         self.say("error", **data)
 
     # -- what it says ------------------------------------------------------------------------------
@@ -182,8 +172,7 @@ class Member:
         elif kind == "ping":
             self.say("pong")
         elif kind == "drain":
-            self.draining = True
-            self._pool.moved()
+            self._drain()
         elif kind == "hello":
             raise BrokerError("invalid_message", "There was a hello already.", field="$.type")
         elif kind in _PASSED_OVER:
@@ -191,21 +180,31 @@ class Member:
         else:
             self._keep(kind, frame.data)
 
+    def _drain(self) -> None:
+        if not self.draining:
+            self.draining = True
+            self._pool.moved()
+
     def _reported(self, report: Report, raw: msgspec.Raw) -> None:
         said = decoded(report.decoder, raw)
         job = self._job(said.turn_id)
-        if not job.counts(said.seq, output=report.output):
+        if report.last and self.draining and declined(job, said):
+            self._pool.pass_on(self, job)
             return
-        emit = job.emit
-        for event in report.events(job, said, raw):
-            emit(event)
+        # The end of a turn that has not ended is news whatever its number; of one that has, it says once more
+        # that the agent is done with it.
+        if job.counts(said.seq, output=report.output) or (report.last and not job.over):
+            emit = job.emit
+            for event in report.events(job, said, raw):
+                emit(event)
         if report.last:
             self._pool.settled(self, job)
 
     def _set(self, raw: msgspec.Raw) -> None:
         variables, data = variables_of(raw)
         of_session = (job for job in self.jobs.values() if job.session_id == variables.session_id)
-        job = next((job for job in of_session if variables.turn_id in {None, job.turn_id}), None)
+        meant = (job for job in of_session if variables.turn_id in {None, job.turn_id})
+        job = min(meant, key=lambda job: job.over, default=None)  # rather one that somebody waits for
         if job is None:
             raise BrokerError("forbidden", "This agent runs no turn of that session.", field="$.data.session_id")
         if job.counts(variables.seq) and not job.over:
@@ -225,7 +224,7 @@ class Member:
         """Return a turn that this agent has, or had not long ago: an agent never touches another's."""
         job = self.jobs.get(turn_id)
         if job is None:
-            job = self._pool.past(turn_id)
+            job = self._pool.ledger.find(turn_id)
         if job is None or job.holder is not self:
             raise BrokerError("forbidden", "This agent was not given that turn.", field="$.data.turn_id")
         return job

@@ -6,9 +6,7 @@ cancel. An agent at the other end of a socket cannot be killed: a turn whose lin
 agent until the agent lets go of it, or `LET_GO` seconds have passed.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 from loguru import logger
@@ -16,20 +14,19 @@ from loguru import logger
 from broker.agents.port import Emit, Opening
 from broker.agents.remote.frames import Hello, Running
 from broker.agents.remote.job import Job, deaf
+from broker.agents.remote.ledger import Ledger
 from broker.agents.remote.line import Line
-from broker.agents.remote.member import Member, Outlet
-from broker.agents.remote.stalled import Stalled
+from broker.agents.remote.member import LET_GO, Member
+from broker.agents.remote.outlet import Outlet
+from broker.agents.remote.waits import Waits
 from broker.clock import Clock
 from broker.errors import CLOSE_REASONS, BrokerError, CloseCode
-from broker.messages import AgentLost, TurnSettled, TurnTaken
+from broker.messages import AgentLost, LinkStalled, TurnFailed, TurnSettled, TurnTaken
 
-__all__ = ["LET_GO", "MEMBERS", "Pool"]
+__all__ = ["MEMBERS", "Pool"]
 
-LET_GO: Final = 30.0
-"""Seconds for which a turn nobody waits for keeps its place at an agent; less than a turn may take to start."""
 MEMBERS: Final = 1000
 """Agents of one profile that may be linked at the same time."""
-_PAST: Final = 1000
 
 
 class Pool:
@@ -42,18 +39,19 @@ class Pool:
     Attributes:
         on_capacity: called after `capacity` has changed.
         members: the agents that are linked.
+        ledger: the turns that are known.
         closed: whether no agent is taken any more.
     """
 
     def __init__(self, *, reattach: float, clock: Clock) -> None:
         self.on_capacity: Callable[[], None] = lambda: None
         self.members: list[Member] = []
+        self.ledger = Ledger()
         self.closed = False
         self.clock = clock
         self._reattach = reattach
         self._waiting: dict[str, Job] = {}
-        self._stalled = Stalled(reattach, clock, self._lost)
-        self._past: OrderedDict[str, Job] = OrderedDict()
+        self._stalled = Waits(reattach, clock, self._gave_up)
         self._capacity = 0
 
     @property
@@ -75,11 +73,20 @@ class Pool:
 
     def place(self, job: Job) -> None:
         """Give a turn to the agent with the most room for it, or have it wait for one."""
+        self.ledger.add(job)
         member = self._choose(job.session_id)
         if member is None:
             self._waiting[job.turn_id] = job
         else:
+            self._give(member, job)
+
+    def _give(self, member: Member, job: Job) -> None:
+        try:
             member.give(job)
+        except Exception as e:  # noqa: BLE001 - places come free while another session is being served
+            logger.opt(exception=e).error("turn {} could not be given to an agent", job.turn_id)
+            self.ledger.strike(job)
+            job.emit(TurnFailed(job.turn_id, "internal", "The turn could not be written to the agent."))
 
     def _choose(self, session_id: str) -> Member | None:
         able = [member for member in self.members if member.may_have(session_id)]
@@ -91,22 +98,23 @@ class Pool:
             return
         job.cancelled = True
         if self._waiting.pop(job.turn_id, None) is not None:
-            job.over = True
+            self.ledger.strike(job)
             job.emit(TurnSettled(job.turn_id, "cancelled"))
         elif job not in self._stalled and job.holder is not None:
             job.holder.say("turn_cancel", turn_id=job.turn_id)
 
     def answer(self, job: Job, key: str, option_id: str | None) -> None:
-        """Bring the answer to a question; one that cannot be delivered now is kept until it can."""
-        if job in self._stalled:
-            job.answers[key] = option_id
-        elif job.holder is not None:
+        """Bring the answer to a question; it is brought again with each link over which the turn goes on."""
+        if job.over:
+            return
+        job.answered(key, option_id)
+        if job not in self._stalled and job.holder is not None:
             job.holder.say("approval_answer", turn_id=job.turn_id, approval_id=key, option_id=option_id)
 
     def hold(self, job: Job, *, paused: bool) -> None:
         """Stop reading from the agent that has this turn, or go on."""
         job.paused = paused
-        if job.holder is None or job.turn_id not in job.holder.jobs or job.over:
+        if job.holder is None or not job.held or job.over:
             return
         if paused:
             job.holder.hold(job)
@@ -118,26 +126,23 @@ class Pool:
         job.emit = deaf
         if job.over:
             return
-        job.over = True
         self._waiting.pop(job.turn_id, None)
+        self._stalled.remove(job)
         holder = job.holder
-        if not self._stalled.remove(job) and holder is not None:
+        if holder is not None and job.held:
+            job.over = True
             if not job.cancelled:
                 holder.say("turn_cancel", turn_id=job.turn_id)
             holder.release(job)
-            self._await_letting_go(holder, job)
+            holder.unsettled.put(job)
+        else:
+            self.ledger.strike(job)
         self.moved()
 
-    def _await_letting_go(self, member: Member, job: Job) -> None:
-        member.unsettled.add(job)
-        self.clock.call_later(LET_GO, partial(self._let_go, member, job))
-
-    def _let_go(self, member: Member, job: Job) -> None:
-        if job in member.unsettled:
-            logger.warning(
-                "an agent has not let go of turn {} for {:g} s; its place is given away", job.turn_id, LET_GO
-            )
-            self.settled(member, job)
+    def let_go(self, member: Member, job: Job) -> None:
+        """An agent that was asked to stop a turn has not done so for `LET_GO` seconds: its place is given away."""
+        logger.warning("an agent has not let go of turn {} for {:g} s; its place is given away", job.turn_id, LET_GO)
+        self.settled(member, job)
 
     # -- what agents do ----------------------------------------------------------------------------
 
@@ -152,11 +157,13 @@ class Pool:
         if len(self.members) >= MEMBERS:
             raise BrokerError("overloaded", f"There are {MEMBERS} agents of this profile already.")
         member = Member(self, hello, outlet, origin=origin, clock=self.clock)
+        outlet.on_room = self.moved
         self._replace(member)
         self.members.append(member)
         member.say("welcome", agent=hello.agent, heartbeat=outlet.heartbeat)
-        for running in hello.turns:
-            self._take_up(member, running)
+        taken = [self._take_up(member, running) for running in hello.turns]
+        if not all(taken):
+            member.refuse(BrokerError("forbidden", "Another agent has some of the turns.", field="$.data.turns"))
         for job in self._stalled:
             if member.identity is not None and job.identity == member.identity:
                 self._lose(job, "the agent came back without this turn")
@@ -170,20 +177,26 @@ class Pool:
                 member.outlet.close(CloseCode.REPLACED, "the same agent has connected again")
                 self.leave(member, "the agent has connected again")
 
-    def _take_up(self, member: Member, running: Running) -> None:
-        """Go on with a turn that an agent says it still runs; what nobody waits for any more it is to stop."""
+    def _take_up(self, member: Member, running: Running) -> bool:
+        """Go on with a turn that an agent says it still runs; what nobody waits for any more it is to stop.
+
+        Returns:
+            Whether it may have it.
+        """
         turn_id = running.turn_id
-        job = self._stalled.find(turn_id)
-        if job is not None and job.origin == member.origin:
-            self._resume(member, job)
-        elif job is not None or any(turn_id in other.jobs for other in self.members):
-            member.refuse(BrokerError("forbidden", "Another agent has one of the turns.", field="$.data.turns"))
-        else:
-            past = self._past.get(turn_id)
-            job = past if past is not None and past.origin == member.origin else Job("", turn_id, deaf, over=True)
-            member.take(job)
-            member.say("turn_cancel", turn_id=turn_id)
-            self._await_letting_go(member, job)
+        job = self.ledger.find(turn_id)
+        if job is not None and not job.over:
+            mine = job in self._stalled and job.origin == member.origin
+            if mine:
+                self._resume(member, job)
+            return mine
+        if (job is not None and job.held) or turn_id in member.jobs:
+            return False
+        if job is None or job.origin != member.origin:
+            job = Job("", turn_id, deaf, over=True)  # of an earlier run of the broker, or made up
+        member.take(job)
+        member.say("turn_cancel", turn_id=turn_id)
+        return True
 
     def _resume(self, member: Member, job: Job) -> None:
         self._stalled.remove(job)
@@ -191,9 +204,8 @@ class Pool:
         member.say("turn_resume", turn_id=job.turn_id, seq=job.seq)
         if job.cancelled:
             member.say("turn_cancel", turn_id=job.turn_id)
-        answers, job.answers = job.answers, {}
-        for key, option_id in answers.items():
-            self.answer(job, key, option_id)
+        for key, option_id in job.answers.items():
+            member.say("approval_answer", turn_id=job.turn_id, approval_id=key, option_id=option_id)
         job.emit(TurnTaken(job.turn_id))
 
     def settled(self, member: Member, job: Job) -> None:
@@ -201,12 +213,15 @@ class Pool:
         if member.jobs.get(job.turn_id) is not job:
             return  # it had been already
         member.drop(job)
-        self._remember(job)
+        self.ledger.file(job)
         self.moved()
 
-    def past(self, turn_id: str) -> Job | None:
-        """Return a turn that ended not long ago."""
-        return self._past.get(turn_id)
+    def pass_on(self, member: Member, job: Job) -> None:
+        """Give a turn to another agent: it came to one that was about to leave, and has not begun it."""
+        member.drop(job)
+        job.holder = None
+        self.place(job)
+        self.moved()
 
     def leave(self, member: Member, reason: str, *, clean: bool = False) -> None:
         """The link of an agent has ended, for good if `clean`; its turns wait for it or are lost. Idempotent."""
@@ -214,38 +229,37 @@ class Pool:
             return
         self.members.remove(member)
         for job in list(member.jobs.values()):
+            member.drop(job)
             if job.over:
-                self._remember(job)
+                self.ledger.file(job)
             elif clean or not self._reattach or not job.can_resume:
                 self._lose(job, reason)
             else:
-                self._stalled.put(job, reason)
+                self._stall(job, reason)
         self.moved()
 
-    def _lost(self, job: Job, reason: str) -> None:
-        self._lose(job, reason)
+    def _stall(self, job: Job, reason: str) -> None:
+        job.trouble = reason
+        self._stalled.put(job)
+        job.emit(LinkStalled(job.turn_id, reason))
+
+    def _gave_up(self, job: Job) -> None:
+        self._lose(job, f"{job.trouble}, and did not come back within {self._reattach:g} s")
         self.moved()
 
     def _lose(self, job: Job, reason: str) -> None:
         self._stalled.remove(job)
-        self._remember(job)
+        self.ledger.file(job)
         job.emit(AgentLost(reason))
 
     # -- inside ------------------------------------------------------------------------------------
-
-    def _remember(self, job: Job) -> None:
-        """Keep a turn that is over for a while, so that what its agent still says of it is known as late."""
-        job.over = True
-        self._past[job.turn_id] = job
-        if len(self._past) > _PAST:
-            self._past.popitem(last=False)
 
     def moved(self) -> None:
         """Give out the places that have come free, and tell whoever counts them."""
         for job in list(self._waiting.values()):
             if member := self._choose(job.session_id):
                 del self._waiting[job.turn_id]
-                member.give(job)
+                self._give(member, job)
         capacity = self.capacity or 0
         if capacity != self._capacity:
             self._capacity = capacity
@@ -260,6 +274,7 @@ class Pool:
         for member in list(self.members):
             member.outlet.close(code, CLOSE_REASONS[code])
             self.leave(member, reason, clean=True)
-        for job in self._stalled:
+        for job in [*self._stalled, *self._waiting.values()]:
             self._lose(job, reason)
+        self._waiting.clear()
         self.moved()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import attrs
 import msgspec
 
-from broker.agents.acp.updates import RECORD_LIMIT, TEXT_LIMIT, vendor_record
+from broker.agents.bounds import RECORD_LIMIT, TEXT_LIMIT, vendor_record
 from broker.agents.remote.frames import Id, Seq, decoded
 from broker.agents.remote.job import Job
 from broker.errors import ERRORS, BrokerError
@@ -25,7 +25,7 @@ from broker.messages import (
     TurnTaken,
 )
 
-__all__ = ["ANYTHING", "REPORTS", "Report", "Said", "Variables", "variables_of", "vendor_of"]
+__all__ = ["ANYTHING", "REPORTS", "Report", "Said", "Variables", "declined", "variables_of", "vendor_of"]
 
 _TITLE: Final = 500
 _SMALL: Final = 1024
@@ -167,6 +167,12 @@ def _failed(job: Job, error: _Error, _: msgspec.Raw) -> Iterator[AgentEvent]:
         yield TurnFailed(job.turn_id, error.code, message, error.retryable)
     else:
         yield TurnFailed(job.turn_id, "agent_unavailable", f"{message} ({error.code[:_NAME]})", error.retryable)
+
+
+def declined(job: Job, said: Said) -> bool:
+    """Tell whether an agent says that it cannot have a turn, of which nothing has been heard or is under way yet."""
+    untouched = job.prompt is not None and not job.over and not job.cancelled
+    return untouched and isinstance(said, _Error) and said.code == "unavailable"
 
 
 REPORTS: Final = {

@@ -1,22 +1,16 @@
 """ACP agents in real child processes: the fake, the SDK's, and Pydantic AI's."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvloop
 
-from broker.agents.acp.agent import AcpAgent
-from broker.agents.port import Opening
 from broker.messages import (
-    AgentLost,
     AgentReady,
     AgentRecord,
     ApprovalRequested,
-    Prompt,
     TextDelta,
     TurnSettled,
     TurnTaken,
@@ -180,28 +174,3 @@ async def test_a_pydantic_ai_agent_calls_its_tool_and_streams(line: Callable[...
     assert sum(isinstance(event, TextDelta) for event in events) > 1
     assert isinstance(events[-1], TurnSettled)
     assert events[-1].stop_reason == "end_turn"
-
-
-def test_all_of_it_runs_on_uvloop_too(line: Callable[..., Any]):
-    """The broker runs on uvloop where it can, whose processes are not asyncio's."""
-    agent = line()
-
-    async def turns() -> list[str]:
-        heard = asyncio.Queue()
-        link = AcpAgent(agent.agent.command).open(Opening("s1"), heard.put_nowait)
-        ends = []
-        for turn_id, prompt in (("t1", "tool"), ("t2", "crash 7"), ("t3", "silent")):
-            link.start_turn(Prompt("s1", turn_id, json.dumps(prompt).encode()))
-            while not isinstance(event := await asyncio.wait_for(heard.get(), 10), TurnSettled | AgentLost):
-                if prompt == "silent" and isinstance(event, TextDelta):
-                    link.cancel_turn(turn_id)
-            ends.append(event)
-        await link.close()
-        return ends
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        assert runner.run(turns()) == [
-            TurnSettled("t1", "end_turn", last=False),
-            AgentLost("The agent exited with status 7."),
-            TurnSettled("t3", "cancelled", last=False),
-        ]

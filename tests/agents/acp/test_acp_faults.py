@@ -13,6 +13,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from loguru import logger
 
+from broker.agents.acp import process
 from broker.agents.port import Opening
 from broker.messages import (
     AgentEvent,
@@ -91,11 +92,11 @@ async def test_two_answers_settle_the_turn_once(line: Callable[..., Any]):
 @pytest.mark.parametrize(
     ("prompt", "reason"),
     [
-        ("crash 7", "The agent exited with status 7."),
-        ("crash 0", "The agent exited with status 0."),
-        ("suicide", "The agent was killed by SIGKILL (9)."),
-        ("hang_up", "The agent closed its output."),
-        ("huge 5000", "The agent wrote a line of more than 4096 bytes."),
+        ("crash 7", "the agent exited with status 7"),
+        ("crash 0", "the agent exited with status 0"),
+        ("suicide", "the agent was killed by SIGKILL (9)"),
+        ("hang_up", "the agent closed its output"),
+        ("huge 5000", "the agent wrote a line of more than 4096 bytes"),
     ],
 )
 async def test_an_agent_lost_in_mid_turn_says_how_and_the_next_turn_has_a_fresh_one(
@@ -104,7 +105,7 @@ async def test_an_agent_lost_in_mid_turn_says_how_and_the_next_turn_has_a_fresh_
     agent = line(line_limit=4096)
     agent.ask(prompt)
     events = await agent.ear.until()
-    assert events[-1] == AgentLost(reason)
+    assert events[-1] == AgentLost(reason, "t1")
     assert agent.text(events) == ("half an ans" if prompt.startswith(("crash", "sui")) else "")
     agent.ask("chunks 1", "t2")
     told = json.loads((await agent.ear.ready()).data)
@@ -128,7 +129,7 @@ async def test_an_agent_killed_between_turns_is_reported_gone(line: Callable[...
     os.kill(agent.link.pid, signal.SIGKILL)
     gone = await agent.ear.next()
     assert (gone.turn_id, gone.kind) == (None, "agent.state")
-    assert json.loads(gone.data) == {"state": "gone", "reason": "The agent was killed by SIGKILL (9)."}
+    assert json.loads(gone.data) == {"state": "gone", "reason": "the agent was killed by SIGKILL (9)"}
 
 
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ async def test_no_grandchild_survives_a_close_or_the_agents_own_end(line: Callab
         let_go()
         if word == "abandon":
             *_, lost = await agent.ear.until()
-            assert lost == AgentLost("The agent exited with status 0.")
+            assert lost == AgentLost("the agent exited with status 0", "t1")
         else:
             await agent.link.close()
         assert await reader.read() == b""
@@ -231,10 +232,11 @@ async def test_close_kills_an_agent_that_refuses_to_cancel_and_emits_nothing_mor
     assert agent.ear.rest() == []
 
 
-async def test_a_close_kills_a_stopped_agent_and_leaves_no_survivor_in_its_group(line: Callable[..., Any], fifo: str):
-    """SIGSTOP is no error to anybody: the turn's deadline cuts the line, and that must do."""
+@asynccontextmanager
+async def stopped_herd(line: Callable[..., Any], fifo: str, **settings: Any):
+    """Yield an agent that has stopped its whole group in mid-turn; at the end nothing of that may be left."""
     async with held(fifo) as (reader, let_go):
-        agent = line()
+        agent = line(**settings)
         agent.ask(f"herd {fifo}")
         assert await reader.readexactly(1) == b"x"
         await agent.ear.until(TextDelta)
@@ -242,17 +244,43 @@ async def test_a_close_kills_a_stopped_agent_and_leaves_no_survivor_in_its_group
         pid = agent.link.pid
         await until(lambda: stopped(pid))
         assert agent.ear.rest() == []
-        await agent.link.close()
+        yield agent
         assert await reader.read() == b""
+    await agent.link.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
+async def test_a_close_kills_a_stopped_agent_and_leaves_no_survivor_in_its_group(line: Callable[..., Any], fifo: str):
+    """SIGSTOP is no error to anybody until something is asked of the agent."""
+    async with stopped_herd(line, fifo) as agent:
+        await agent.link.close()
+        assert agent.ear.rest() == []
+
+
+async def test_a_stopped_agent_is_lost_as_soon_as_its_turn_is_cancelled(line: Callable[..., Any], fifo: str):
+    async with stopped_herd(line, fifo) as agent:
+        agent.link.cancel_turn("t1")
+        assert agent.ear.rest() == [AgentLost("the agent's process is stopped", "t1")]
+
+
+async def test_a_stopped_agent_is_given_its_time_where_there_is_no_proc_to_look_into(
+    line: Callable[..., Any], fifo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(process, "_PROC", tmp_path)
+    async with stopped_herd(line, fifo) as agent:
+        agent.link.cancel_turn("t1")
+        assert agent.ear.rest() == []
+        await agent.link.close()
+
+
 async def test_starting_an_agent_does_not_block_the_loop(line: Callable[..., Any], tmp_path: Path):
-    with blockbuster_ctx("broker.agents"):
+    with blockbuster_ctx("broker.agents") as watched:
+        # The loop waits until the program runs, as in asyncio's own `subprocess_exec`: no thread can fork for it.
+        watched.functions["os.read"].can_block_in("subprocess.py", "_execute_child")
         agent = line(workspace_dir=str(tmp_path))
         agent.ask("crash 3")
-        assert (await agent.ear.until())[-1] == AgentLost("The agent exited with status 3.")
+        assert (await agent.ear.until())[-1] == AgentLost("the agent exited with status 3", "t1")
 
 
 async def test_close_while_the_agent_is_being_started_leaves_nothing(line: Callable[..., Any]):
@@ -268,13 +296,13 @@ async def test_an_agent_that_never_reads_blocks_nobody_and_is_lost_once_too_much
     agent.ask("x" * 12_000_000)
     await agent.ear.until(TurnTaken)
     agent.link.cancel_turn("t1")
-    assert await agent.ear.until() == [AgentLost("The agent does not read its input.")]
+    assert await agent.ear.until() == [AgentLost("the agent does not read its input", "t1")]
 
 
 async def test_an_agent_that_asks_without_end_and_never_reads_is_lost(line: Callable[..., Any]):
     agent = line()
     agent.ask("flood")
-    assert (await agent.ear.until())[-1] == AgentLost("The agent does not read its input.")
+    assert (await agent.ear.until())[-1] == AgentLost("the agent does not read its input", "t1")
 
 
 async def test_a_grandchild_that_left_the_group_and_holds_the_pipes_delays_nothing_for_long(
@@ -283,7 +311,7 @@ async def test_a_grandchild_that_left_the_group_and_holds_the_pipes_delays_nothi
     keeper = os.open(fifo, os.O_RDWR)
     agent = line()
     agent.ask(f"escape {fifo}")
-    assert (await agent.ear.until())[-1] == AgentLost("The agent exited with status 0.")
+    assert (await agent.ear.until())[-1] == AgentLost("the agent exited with status 0", "t1")
     await agent.link.close()
     os.close(keeper)
 
@@ -299,4 +327,4 @@ async def test_a_receiver_that_fails_loses_the_agent_and_not_the_turns_end(line:
     agent = line().agent
     link = agent.open(Opening("s2"), deaf_to_text)
     link.start_turn(Prompt("s2", "t1", b'"chunks 3"'))
-    assert (await ear.until())[-1] == AgentLost("The agent said something the broker could not handle.")
+    assert (await ear.until())[-1] == AgentLost("the agent said something the broker could not handle", "t1")

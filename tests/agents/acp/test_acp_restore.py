@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from broker.agents.acp import process
+from broker.agents.acp import child
 from broker.agents.port import Configuration
 from broker.errors import BrokerError
 from broker.messages import AgentLost, AgentRecord, TextDelta, TurnSettled, TurnTaken
@@ -192,7 +192,7 @@ async def test_a_paused_agent_is_not_read_and_nothing_of_it_is_lost(line: Callab
 async def test_an_agent_that_dies_while_it_is_paused_is_heard_to_its_end_first(
     line: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(process, "LINGER", 0.0)
+    monkeypatch.setattr(child, "LINGER", 0.0)
     agent = line()
     agent.ask("chunks 1")
     await agent.ear.until(TurnSettled)
@@ -203,7 +203,7 @@ async def test_an_agent_that_dies_while_it_is_paused_is_heard_to_its_end_first(
     agent.link.resume()
     said = await agent.ear.until()
     assert agent.text(said) == "half an ans"
-    assert said[-1] == AgentLost("The agent exited with status 4.")
+    assert said[-1] == AgentLost("the agent exited with status 4", "t2")
 
 
 async def test_a_paused_agent_can_be_closed(line: Callable[..., Any]):

@@ -68,7 +68,7 @@ async def test_a_process_that_dies_takes_all_its_turns_and_the_next_one_starts_a
     await busy.ear.until(TextDelta)
     pid = busy.link.pid
     one.ask("die")
-    lost = AgentLost("The agent exited with status 3.")
+    lost = AgentLost("the agent exited with status 3", "t1")
     assert (await one.ear.until())[-1] == lost
     assert (await busy.ear.until())[-1] == lost
     assert (await idle.ear.state())["state"] == "gone"
@@ -106,7 +106,7 @@ async def test_a_line_cut_from_an_agent_that_is_mute_kills_it_for_all(hall: Call
     pid = one.link.pid
     await one.link.close()
     lost = (await other.ear.until())[-1]
-    assert lost == AgentLost("The agent was stopped: it did not heed what another session asked of it.")
+    assert lost == AgentLost("the agent was cut off: it did not heed what another session asked of it", "t1")
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 

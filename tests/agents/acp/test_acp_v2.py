@@ -10,15 +10,16 @@ import pytest
 from broker.agents.acp.dialect import Turn
 from broker.agents.acp.jsonrpc import MISREAD, RpcError
 from broker.agents.acp.said import MESSAGES_LIMIT
+from broker.agents.acp.updates import TEXT_LIMIT
 from broker.agents.acp.v2 import TOOLS_LIMIT, V2
 from broker.agents.port import Configuration
 from broker.errors import BrokerError
 from broker.messages import (
     AgentEvent,
-    AgentRecord,
     ApprovalRequested,
     Prompt,
     TextDelta,
+    TextReplaced,
     TurnFailed,
     TurnSettled,
     TurnTaken,
@@ -142,12 +143,18 @@ def test_a_message_never_heard_of_is_said_as_a_whole(tongue: Tongue):
 @pytest.mark.parametrize(("content", "now"), [([text("It is five.")], "It is five."), (None, ""), ([], "")])
 def test_a_message_that_takes_something_back_is_replaced(tongue: Tongue, content: object, now: str):
     tongue.hears("agent_message_chunk", messageId="m", content=text("It is four."))
-    (replaced,) = tongue.hears("agent_message", messageId="m", content=content)
-    assert isinstance(replaced, AgentRecord)
-    assert (replaced.turn_id, replaced.kind) == ("t1", "message.replaced")
-    assert json.loads(replaced.data) == {"message_id": "m", "role": "assistant", "thought": False, "content": now}
+    assert tongue.hears("agent_message", messageId="m", content=content) == [TextReplaced("t1", now, message_id="m")]
     assert tongue.hears("agent_message", messageId="m", content=[text(now + " Yes.")]) == [
         TextDelta("t1", " Yes.", message_id="m")
+    ]
+
+
+def test_what_replaces_a_message_comes_in_pieces_of_a_bounded_size(tongue: Tongue):
+    tongue.hears("agent_thought_chunk", messageId="m", content=text("No."))
+    whole = "x" * (TEXT_LIMIT + 1)
+    assert tongue.hears("agent_thought", messageId="m", content=[text(whole)]) == [
+        TextReplaced("t1", whole[:-1], thought=True, message_id="m"),
+        TextDelta("t1", "x", thought=True, message_id="m"),
     ]
 
 
@@ -295,7 +302,7 @@ async def test_an_agent_that_goes_back_on_its_words(second: Callable[..., Any]):
     agent.ask("retract")
     first, tail, replaced, settled = await agent.ear.turn()
     assert (first.text, tail.text) == ("It is four.", " No:")
-    assert json.loads(replaced.data)["content"] == "It is five."
+    assert replaced == TextReplaced("t1", "It is five.", message_id=first.message_id)
     assert settled == TurnSettled("t1", "end_turn")
 
 

@@ -30,9 +30,9 @@ class Stage:
         self.written, self.heard, self.given_up = [], [], []
         self.dialogue = Dialogue("/work", self.heard.append, self.give_up, memory)
 
-    def give_up(self, error: BrokerError) -> None:
-        self.given_up.append(error.message)
-        self.dialogue.end(error)
+    def give_up(self, reason: str, error: BrokerError | None) -> None:
+        self.given_up.append(error.message if error else reason)
+        self.dialogue.end(reason, error)
 
     def ask(self, turn_id: str = "t1") -> None:
         self.dialogue.start_turn(Prompt("s1", turn_id, b'"hi"'))
@@ -52,12 +52,15 @@ class Stage:
         self.says(id=key, method="session/request_permission", params={"sessionId": "a1", "options": options})
 
     def begin(self) -> None:
-        self.board = Switchboard(self.offer, up=lambda: self.dialogue.open(self.board), down=self.give_up)
+        self.board = Switchboard(self.offer, up=lambda: self.dialogue.open(self.board), down=self.unfit)
         self.board.begin(lambda line: self.written.append(json.loads(line)))
+
+    def unfit(self, error: BrokerError) -> None:
+        self.give_up("it is no good", error)
 
     def dies(self) -> None:
         self.board.end()
-        self.dialogue.end(BrokerError("agent_unavailable", "It died."))
+        self.dialogue.end("it died")
 
     def greets(self, **more: object) -> None:
         self.says(id=1, result={"protocolVersion": 1, "agentInfo": {"name": "fake", "version": "1"}, **more})
@@ -179,14 +182,14 @@ def test_an_agent_lost_with_the_prompt_is_lost(running: Stage):
     running.says_text("half")
     running.dies()
     running.says_text("never")
-    assert running.take() == [TextDelta("t1", "half"), AgentLost("It died.")]
+    assert running.take() == [TextDelta("t1", "half"), AgentLost("it died", "t1")]
 
 
 def test_an_agent_lost_between_turns_is_reported_gone(running: Stage):
     running.says(id=3, result={"stopReason": "end_turn"})
     running.take()
     running.dies()
-    assert running.take() == [AgentRecord(None, "agent.state", b'{"state":"gone","reason":"It died."}')]
+    assert running.take() == [AgentRecord(None, "agent.state", b'{"state":"gone","reason":"it died"}')]
 
 
 def test_updates_keep_their_order_and_come_before_the_settle(running: Stage):
@@ -557,7 +560,7 @@ def test_what_was_not_taken_before_the_agent_is_gone_never_will_be(stage: Stage)
     for answer in answers:
         stage.dialogue.configure(Configuration("code"), answer)
     assert [answer.answers for answer in answers[16:]] == [["overloaded"]] * 4
-    stage.dialogue.end(BrokerError("agent_unavailable", "It died."))
+    stage.dialogue.end("it died")
     assert [answer.answers for answer in answers[:16]] == [["agent_unavailable"]] * 16
     stage.dialogue.close()
     assert len(answers[0].answers) == 1

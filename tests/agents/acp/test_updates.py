@@ -8,8 +8,8 @@ import pytest
 
 from broker.agents.acp.dialect import Turn
 from broker.agents.acp.jsonrpc import MISREAD, RpcError
-from broker.agents.acp.updates import RECORD_LIMIT, TEXT_LIMIT
 from broker.agents.acp.v1 import V1
+from broker.agents.bounds import RECORD_LIMIT, TEXT_LIMIT
 from broker.messages import (
     AgentEvent,
     AgentRecord,

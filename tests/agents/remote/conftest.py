@@ -1,6 +1,7 @@
 """What the tests of the pool share: agents and sessions without sockets, and time that stands still."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import attrs
@@ -28,6 +29,9 @@ class Far:
         self.told: list[dict[str, Any]] = []
         self.paused = False
         self.closed: int | None = None
+        self.full = False
+        self.on_room = lambda: None
+        self.errors: Counter[str] = Counter()
         self.member: Member
 
     def send(self, frame: bytes) -> None:

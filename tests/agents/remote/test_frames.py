@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from broker.agents.acp.updates import RECORD_LIMIT, TEXT_LIMIT
+from broker.agents.bounds import RECORD_LIMIT, TEXT_LIMIT
 from broker.agents.remote.frames import Hello, Running, hello_of, read, written
 from broker.agents.remote.job import Job
 from broker.agents.remote.reports import REPORTS, variables_of, vendor_of

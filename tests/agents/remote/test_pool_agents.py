@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from broker.agents.remote.frames import Running
 from broker.agents.remote.member import ERRORS_PER_MINUTE
 from broker.messages import (
     TextDelta,
@@ -60,6 +61,7 @@ def test_an_error_says_which_frame_it_is_about(floor: Any) -> None:
     far, _ = floor.started()
     far.say("delta", turn_id="t1")
     ((_, data),) = far.heard()
+    assert far.errors == {"invalid_message": 1}
     assert data["refers_to"] == "f1"
     assert data["field"] == "$.data"
 
@@ -102,6 +104,17 @@ def test_variables_are_those_of_the_session_whose_turn_runs(floor: Any) -> None:
     far.say("turn_end", turn_id="t1")
     far.say("variables", session_id="s1", set={"a": 2})
     assert far.refused() == "forbidden"
+
+
+def test_of_two_turns_of_a_session_the_one_that_runs_sets_variables(floor: Any) -> None:
+    far, session = floor.started()
+    far.say("turn_end", turn_id="t1", seq=1)
+    session.start("t2")
+    floor.drop(far)
+    session.news()
+    back = floor.agent(Running("t1", 1), Running("t2", 0))
+    back.say("variables", session_id="s1", set={"a": 1})
+    assert VariablesSet("t2", b'{"a":1}') in session.news()
 
 
 def test_a_late_word_is_passed_on_as_such_and_a_second_end_too(floor: Any) -> None:

@@ -1,6 +1,7 @@
 """No order of turns, links and time leaves a turn of the pool's without an end, or gives it two."""
 
 import json
+from collections import Counter
 from typing import Any
 
 import attrs
@@ -12,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from broker.agents.port import Opening
 from broker.agents.remote.frames import Hello, Running
 from broker.agents.remote.line import Line
-from broker.agents.remote.member import Member
-from broker.agents.remote.pool import LET_GO, Pool
+from broker.agents.remote.member import LET_GO, Member
+from broker.agents.remote.pool import Pool
 from broker.messages import AgentEvent, AgentLost, Prompt, TurnFailed, TurnSettled
 from broker.testing import ManualClock
 
@@ -31,6 +32,9 @@ class Far:
         self.name = name
         self.running = running
         self.asked: set[str] = set()
+        self.full = False
+        self.on_room = lambda: None
+        self.errors: Counter[str] = Counter()
         self.member: Member
 
     def send(self, frame: bytes) -> None:

@@ -99,6 +99,42 @@ def test_nor_can_a_turn_be_taken_from_an_agent_that_is_there(floor: Any) -> None
     assert session.news() == [TurnSettled("t1", "end_turn")]
 
 
+def test_nor_can_one_that_waits_for_a_place(floor: Any) -> None:
+    _, _ = floor.started(instance="a")
+    waiting = floor.session("s2")
+    waiting.start("t2")
+    thief = floor.agent(Running("t2"), instance="b")
+    assert [kind for kind, _ in thief.heard()] == ["error", "turn_start"]  # the turn, as to anybody, from its start
+    thief.say("turn_end", turn_id="t2")
+    assert waiting.news() == [TurnSettled("t2", "end_turn")]
+    assert floor.pool.capacity == 2
+
+
+def test_whoever_names_many_turns_of_others_is_told_so_once(floor: Any) -> None:
+    far, _ = floor.started(capacity=100, instance="a")
+    names = [Running("t1")]
+    for number in range(2, 50):
+        floor.session(f"s{number}").start(f"t{number}")
+        names.append(Running(f"t{number}"))
+    thief = floor.agent(*names, instance="b")
+    assert thief.refused() == "forbidden"
+    assert thief.errors == {"forbidden": 1}
+    assert len(far.member.jobs) == 49
+
+
+def test_what_an_agent_makes_up_takes_its_own_places_and_leaves_with_it(floor: Any) -> None:
+    far, session = floor.started(instance="a")
+    far.say("turn_end", turn_id="t1")
+    session.news()
+    liar = floor.agent(*[Running(f"x{number}") for number in range(2000)], Running("x0"), instance="b", origin="b")
+    assert liar.heard()[-1][0] == "error"  # one of them twice
+    assert floor.pool.capacity == 1
+    floor.drop(liar)
+    assert floor.clock.waiting == 0
+    far.say("delta", turn_id="t1", text="late")
+    assert session.news() == [TextDelta("t1", "late")]  # it has not been forgotten for all the others
+
+
 def test_an_agent_that_is_back_before_it_was_missed_replaces_itself(floor: Any) -> None:
     far, session = floor.started()
     back = floor.agent(Running("t1"))
@@ -142,7 +178,49 @@ def test_what_was_said_to_an_agent_that_was_away_is_told_once_it_is_back(floor: 
         ("approval_answer", {"turn_id": "t1", "approval_id": "q", "option_id": "y"}),
     ]
     again = floor.agent(Running("t1", 1))
-    assert again.heard()[1:] == [("turn_cancel", {"turn_id": "t1"})]
+    assert len(again.heard()) == 3  # the link before may have taken all of it with it
+
+
+def test_an_answer_that_may_have_been_lost_with_its_link_is_brought_again(floor: Any) -> None:
+    far, session = floor.started()
+    far.say("approval_request", turn_id="t1", approval_id="q", options=[{"id": "y"}], seq=1)
+    session.line.answer_approval("t1", "q", "y")
+    answer = ("approval_answer", {"turn_id": "t1", "approval_id": "q", "option_id": "y"})
+    assert far.heard() == [answer]
+    floor.drop(far)
+    assert floor.agent(Running("t1", 1)).heard()[1:] == [answer]
+
+
+def test_of_answers_beyond_counting_the_newest_are_brought_again(floor: Any) -> None:
+    far, session = floor.started()
+    for number in range(1000):
+        session.line.answer_approval("t1", f"q{number}", "y")
+    floor.drop(far)
+    brought = [data["approval_id"] for _, data in floor.agent(Running("t1")).heard()[1:]]
+    assert brought == [f"q{number}" for number in range(900, 1000)]
+
+
+def test_an_agent_that_does_not_know_that_its_end_was_heard_says_it_again_and_has_its_place_back(floor: Any) -> None:
+    far, session = floor.started()
+    far.say("turn_end", turn_id="t1", seq=1)
+    floor.drop(far)
+    assert session.news() == [TurnSettled("t1", "end_turn")]
+    back = floor.agent(Running("t1", 1))
+    assert back.heard() == [("turn_cancel", {"turn_id": "t1"})]
+    assert floor.pool.capacity == 0
+    back.say("turn_end", turn_id="t1", seq=1)
+    assert floor.pool.capacity == 1
+    assert (back.heard(), session.news()) == ([], [])
+    session.start("t2")
+    assert back.turns() == ["t2"]
+
+
+def test_an_end_is_heard_even_if_its_number_was_there_before(floor: Any) -> None:
+    far, session = floor.started()
+    far.say("delta", turn_id="t1", text="a", seq=1)
+    far.say("turn_end", turn_id="t1", seq=1)
+    assert session.news() == [TextDelta("t1", "a"), TurnSettled("t1", "end_turn")]
+    assert floor.pool.capacity == 1
 
 
 @pytest.mark.parametrize("cut", [False, True])

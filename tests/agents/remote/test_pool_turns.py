@@ -4,14 +4,15 @@ from typing import Any
 
 import pytest
 
-from broker.agents.port import Configuration
+from broker.agents.port import Configuration, Opening
 from broker.agents.remote.frames import Running
-from broker.agents.remote.pool import LET_GO
+from broker.agents.remote.member import LET_GO
 from broker.errors import BrokerError, CloseCode
 from broker.messages import (
     AgentLost,
     AgentRecord,
     ApprovalRequested,
+    Prompt,
     TextDelta,
     TurnFailed,
     TurnSettled,
@@ -134,6 +135,31 @@ def test_a_turn_too_many_waits_for_a_place(floor: Any) -> None:
     assert other.turns() == ["t3"]
 
 
+def test_a_turn_waits_while_its_agent_has_not_read_those_before(floor: Any) -> None:
+    far, session = floor.agent(capacity=2), floor.session()
+    far.full = True
+    session.start("t1")
+    assert far.turns() == []
+    far.full = False
+    far.on_room()
+    assert far.turns() == ["t1"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_turn_that_cannot_be_written_fails_alone(floor: Any, waits: bool) -> None:
+    """It waits for a place that another session's agent frees: that one must not pay."""
+    far, session = floor.started(capacity=1 if waits else 2)
+    broken: list[Any] = []
+    line = floor.pool.open(Opening("s2"), broken.append)
+    line.start_turn(Prompt("s2", "t2", b'"x"', workspace_dir="\udcff"))
+    far.say("turn_end", turn_id="t1")
+    assert session.news() == [TurnSettled("t1", "end_turn")]
+    (event,) = broken
+    assert (event.turn_id, event.code) == ("t2", "internal")
+    session.start("t3")
+    assert far.turns() == ["t3"]
+
+
 def test_a_turn_that_waits_for_a_place_is_cancelled_at_once(floor: Any) -> None:
     session = floor.session()
     session.start("t1")
@@ -180,6 +206,33 @@ def test_an_agent_that_drains_ends_its_turns_and_gets_no_more(floor: Any) -> Non
     far.say("turn_end", turn_id="t1")
     assert session.news() == [TurnSettled("t1", "end_turn")]
     assert floor.capacities == [3, 1, 2, 1]
+
+
+def test_a_turn_that_crosses_its_agents_leave_goes_to_another(floor: Any) -> None:
+    far, session = floor.started(instance="a")
+    far.say("drain")
+    far.say("turn_error", turn_id="t1", code="unavailable", message="The worker is stopping.")
+    assert floor.pool.capacity == 0
+    floor.drop(far, clean=True)
+    assert session.news() == []
+    other = floor.agent(instance="b")
+    assert other.turns() == ["t1"]
+    other.say("turn_end", turn_id="t1")
+    assert session.news() == [TurnSettled("t1", "end_turn")]
+
+
+@pytest.mark.parametrize("begun", ["accepted", "cancelled", "broken", "not leaving"])
+def test_any_other_error_ends_the_turn(floor: Any, begun: str) -> None:
+    far, session = floor.started(instance="a")
+    floor.agent(instance="b")
+    if begun == "accepted":
+        far.say("turn_accepted", turn_id="t1")
+    elif begun == "cancelled":
+        session.line.cancel_turn("t1")
+    if begun != "not leaving":
+        far.say("drain")
+    far.say("turn_error", turn_id="t1", code="failed" if begun == "broken" else "unavailable", message="No.")
+    assert [type(event) for event in session.news()][-1] is TurnFailed
 
 
 def test_there_is_an_end_to_how_many_agents_a_profile_takes(floor: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,9 +360,11 @@ def test_hanging_up_closes_all_links_and_ends_all_turns(floor: Any) -> None:
     two.start("t2")
     floor.drop(away)
     two.news()
+    three = floor.session("s3")
+    three.start("t3")
     floor.pool.hang_up(CloseCode.SERVICE_RESTART)
     assert far.closed == 1012
-    assert one.news() == two.news() == [AgentLost("the broker stopped while the turn was running")]
+    assert one.news() == two.news() == three.news() == [AgentLost("the broker stopped while the turn was running")]
     assert floor.pool.capacity == 0
     assert floor.clock.waiting == 0
     with pytest.raises(BrokerError, match="stopping"):

@@ -366,17 +366,33 @@ async def test_a_worker_is_not_read_while_a_session_is_behind_and_loses_nothing(
 
 
 async def test_a_worker_that_does_not_read_is_cut_and_the_others_go_on(kind: WorkerAgent, dial: Dial) -> None:
-    deaf = await dial({"capacity": 100})
+    deaf = await dial({})
     deaf.socket.transport.pause_reading()
-    sessions = [Session(kind, f"s{number}") for number in range(40)]
-    for session in sessions:
-        session.start(f"t{session.session_id}", "x" * (OUTBOX_LIMIT // 16))
+    session = Session(kind, "s1")
+    session.start("t1")
+    for number in range(40):
+        session.line.answer_approval("t1", f"q{number}", "x" * (OUTBOX_LIMIT // 16))
         await asyncio.sleep(0)
-    stalled = await sessions[0].hears_a(LinkStalled)
+    stalled = await session.hears_a(LinkStalled)
     assert stalled.reason == "the agent did not read what it was sent"
     other = await dial({})
     Session(kind, "other").start("t2")
     assert await other.next("turn_start")
+
+
+async def test_a_worker_that_has_read_nothing_yet_is_given_no_more_than_may_wait_for_it(
+    kind: WorkerAgent, dial: Dial
+) -> None:
+    """Far more than may wait is wanted at once; a worker with all the places is cut for none of it."""
+    busy = await dial({"capacity": 100})
+    busy.socket.transport.pause_reading()
+    sessions = [Session(kind, f"s{number}") for number in range(40)]
+    for session in sessions:
+        session.start(f"t{session.session_id}", "x" * (OUTBOX_LIMIT // 16))
+    busy.socket.transport.resume_reading()
+    given = [(await busy.next("turn_start"))["turn_id"] for _ in sessions]
+    assert given == [f"t{session.session_id}" for session in sessions]
+    assert not any(session.heard for session in sessions)
 
 
 async def test_the_end_is_a_restart_to_workers(kind: WorkerAgent, dial: Dial) -> None:

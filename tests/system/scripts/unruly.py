@@ -180,6 +180,7 @@ class SocketStage(Stage):
 
     Attributes:
         frames: all that was said of it, numbered from 1; said again from where the broker asks.
+        held: whether the line was lost, so that nothing is said until the broker asks.
     """
 
     def __init__(self, house: "House", turn_id: str) -> None:
@@ -187,13 +188,16 @@ class SocketStage(Stage):
         self.house = house
         self.turn_id = turn_id
         self.frames: list[dict[str, Any]] = []
+        self.held = False
 
     def _add(self, kind: str, **data: Any) -> None:
         data = {"turn_id": self.turn_id, "seq": len(self.frames) + 1, **data}
         self.frames.append({"type": kind, "data": data})
-        self.house.send(self.frames[-1])
+        if not self.held:
+            self.house.send(self.frames[-1])
 
     def resume(self, after: int) -> None:
+        self.held = False
         for frame in self.frames[after:]:
             self.house.send(frame)
 
@@ -236,12 +240,16 @@ class House:
         self._outbox.put_nowait(json.dumps({**frame, "id": f"f{next(self._numbers)}", "timestamp": at}))
 
     def cut(self) -> None:
+        for stage in self.stages.values():
+            stage.held = True
         if self._socket is not None:
             self._socket.transport.abort()
 
     async def serve(self, socket: Connection) -> None:
         """Live on this socket until it ends."""
         self._socket, self._outbox = socket, asyncio.Queue()
+        for stage in self.stages.values():
+            stage.held = True
         turns = [{"turn_id": stage.turn_id, "seq": len(stage.frames)} for stage in self.stages.values()]
         instance = f"{self.agent}-{os.getpid()}"
         hello = {"agent": self.agent, "version": "1", "capacity": CAPACITY, "instance": instance, "turns": turns}

@@ -171,6 +171,10 @@ class Fake:
         os.close(1)
         signal.pause()
 
+    def plug_ears(self, number: int, _: str):
+        os.close(0)
+        signal.pause()
+
     def flood(self, number: int, _: str):
         while True:
             send(id="f" * 1_000_000, method="fs/read_text_file", params={})
