@@ -9,6 +9,7 @@ from broker.config.profiles import Deadlines
 
 __all__ = [
     "AGENT_GONE",
+    "FULL",
     "WORDLESS",
     "Cause",
     "Deadline",
@@ -26,6 +27,7 @@ Deadline = Literal["start", "idle", "approval", "queue", "turn"]
 """The deadlines that can end a turn; named as in an agent's profile."""
 
 AGENT_GONE: Final = "agent_unavailable"
+FULL: Final = "the session's log is full"
 WORDLESS: Final = "the agent gave no reason"
 """What is said of an agent, or a way to it, that failed without a word."""
 

@@ -26,7 +26,7 @@ from broker.messages import (
 from broker.turns.approvals import Approvals
 from broker.turns.clocks import CANCEL_SECONDS, TALK_SECONDS, Clocks, Strike
 from broker.turns.commands import CancelTurn, CutLink
-from broker.turns.ending import AGENT_GONE, WORDLESS, Cause, Ending, Outcome, error_of, span, timed_out, words_of
+from broker.turns.ending import AGENT_GONE, FULL, WORDLESS, Cause, Ending, Outcome, error_of, span, timed_out, words_of
 from broker.turns.outside import about_agent, note, refuse, reportable
 from broker.turns.rules import TurnRules
 from broker.turns.speech import Speech
@@ -83,16 +83,15 @@ class Flight:
         if self._cause is not None:
             return
         self._cause = cause
-        turn = self.turn
-        self._out.write("turn.cancelling", cause.data(), turn.turn_id)
+        self._out.write("turn.cancelling", cause.data(), self.turn.turn_id)
         if self._settled is not None:
             self._land()
             return
         self._approvals.close("cancelled", cause.reason, by=cause.by, tell_agent=True)
         self._clocks.cancel(now)
         self._enter("cancelling")
-        self._out.save(turn.row())
-        self._out.command(CancelTurn(turn.turn_id))
+        self._out.save(self.turn.row())
+        self._out.command(CancelTurn(self.turn.turn_id))
 
     def answered(self, now: float) -> None:
         """Take note that a question was answered: with the last of them the agent is at work again."""
@@ -160,8 +159,7 @@ class Flight:
         if self._settled is not None:
             self._land()
         else:
-            reason = "the session's log is full"
-            self._cut("failed", reason, error=error_of("too_large", reason, retryable=False))
+            self._cut("failed", FULL, error=error_of("too_large", FULL, retryable=False))
 
     # -- what time does -----------------------------------------------------------------------------
 
@@ -181,7 +179,7 @@ class Flight:
             case "force":
                 self._cut("cancelled", f"the agent did not stop within {span(CANCEL_SECONDS)} and was cut off")
             case "stalled":
-                self._tell_silence(now)
+                self._tell_silence(round(now - self._clocks.heard_at, 3))
             case "start":
                 reason = timed_out("start", self._deadlines).reason
                 self._cut("failed", reason, deadline="start", error=error_of(AGENT_GONE, reason, retryable=True))
@@ -226,9 +224,8 @@ class Flight:
             self._link_down = True
             self._out.write("turn.stalled", _encode({"link": "down", "reason": reason}), self.turn.turn_id)
 
-    def _tell_silence(self, now: float) -> None:
+    def _tell_silence(self, silent: float) -> None:
         self._clocks.told = True
-        silent = round(now - self._clocks.heard_at, 3)
         data = {"silent": silent, "reason": f"the agent has said nothing for {span(silent)}"}
         self._out.write("turn.stalled", _encode(data), self.turn.turn_id)
 

@@ -152,7 +152,7 @@ async def test_an_agent_that_dies_by_itself_is_lost_once(client: Any, prompt: st
 
 
 async def test_a_stopped_agent_times_out_and_nothing_of_its_group_survives(client: Any, tmp_path: Path) -> None:
-    """Nothing tells of SIGSTOP but silence: at its deadline the agent is asked to stop, then cut."""
+    """Nothing tells of SIGSTOP but silence; at its deadline it is found out, and not asked to stop for long."""
     os.mkfifo(tmp_path / "fifo")
     await begin(client, "hasty", f"herd {tmp_path / 'fifo'}")
     with (tmp_path / "fifo").open("rb") as held:
@@ -161,9 +161,25 @@ async def test_a_stopped_agent_times_out_and_nothing_of_its_group_survives(clien
         assert len(group) == 2
         data = (await client.event("turn.ended"))["data"]
         assert (data["outcome"], data["deadline"], data["forced"]) == ("timed_out", "idle", True)
+        assert data["reason"] == "the agent said nothing for 0.5 s; the agent's process is stopped"
         assert await asyncio.to_thread(held.read) == b"x"
     _, alive = await asyncio.to_thread(psutil.wait_procs, group, timeout=10)
     assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+
+
+async def test_a_stopped_agent_keeps_nobody_waiting_who_cancels(client: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    holder = os.open(tmp_path / "fifo", os.O_RDWR)
+    session_id = await begin(client, "fake", f"herd {tmp_path / 'fifo'}")
+    turn = await client.event("message.delta")
+    (agent,) = psutil.Process(client.broker.process.pid).children()
+    while agent.status() != psutil.STATUS_STOPPED:
+        await asyncio.sleep(0)
+    await client.do("turn.cancel", session_id=session_id, turn_id=turn["turn_id"])
+    data = (await client.event("turn.ended"))["data"]
+    assert (data["outcome"], data["forced"]) == ("cancelled", True)
+    assert data["reason"] == "cancelled; the agent's process is stopped"
+    os.close(holder)
 
 
 async def test_sessions_share_a_process_where_the_profile_says_so(client: Any) -> None:
@@ -237,3 +253,4 @@ async def test_what_a_killed_broker_left_behind_is_gone_when_the_next_one_is_up(
         client.broker.start()
         assert held.read() == b"x"  # nobody holds the other end any more
     assert [process for process in left if process.is_running() and process.status() != psutil.STATUS_ZOMBIE] == []
+    assert "ended 2 processes of agents that an earlier run had left behind" in client.broker.log

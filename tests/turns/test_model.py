@@ -40,7 +40,7 @@ def live(life: Any, judge: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_every_turn_ends_exactly_once_and_in_time_whatever_happens(live: Any) -> None:
-    live(TurnMachine, 4000)
+    live(TurnMachine, 100)
 
 
 # -- planted faults ------------------------------------------------------------------------------------

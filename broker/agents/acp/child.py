@@ -2,14 +2,15 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from loguru import logger
 
+from broker.agents.acp.lines import Lines
 from broker.agents.acp.process import Process
 
-__all__ = ["STDIN_LIMIT", "Child", "Lines"]
+__all__ = ["STDIN_LIMIT", "Child"]
 
 STDIN_LIMIT: Final = 8 * 1024 * 1024
 """Bytes that may wait for a child which does not read its input."""
@@ -20,34 +21,6 @@ REAP: Final = 5.0
 
 _LOGGED_LINES: Final = 20
 _LOGGED_WIDTH: Final = 500
-
-
-class Lines:
-    """Cuts a stream of bytes into lines of at most `limit` bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._begun = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the lines that `data` completes, without their newlines.
-
-        Raises:
-            OverflowError: a line is larger than the limit, complete or not.
-        """
-        start = 0
-        while (end := data.find(b"\n", start)) >= 0:
-            self._begin(data[start:end])
-            line = bytes(self._begun)
-            self._begun.clear()
-            yield line
-            start = end + 1
-        self._begin(data[start:])
-
-    def _begin(self, part: bytes) -> None:
-        if len(self._begun) + len(part) > self._limit:
-            raise OverflowError(f"wrote a line of more than {self._limit} bytes")
-        self._begun += part
 
 
 class Child:

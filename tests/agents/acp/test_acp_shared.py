@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,19 @@ async def test_a_line_cut_from_an_agent_that_still_speaks_costs_the_others_nothi
     other.ask("tell a2 boo", "t2")
     assert isinstance((await other.ear.until())[-1], TurnSettled)
     assert one.ear.rest() == []
+
+
+async def test_a_turn_cancelled_at_a_stopped_agent_ends_it_for_all(hall: Callable[..., Any]):
+    one = hall()
+    other = one.beside("s2")
+    for agent in (one, other):
+        agent.ask("hold")
+        await agent.ear.until(TextDelta)
+    os.kill(one.link.pid, signal.SIGSTOP)
+    await until(lambda: "T (stopped)" in Path(f"/proc/{one.link.pid}/status").read_text())
+    one.link.cancel_turn("t1")
+    lost = [AgentLost("the agent's process is stopped", "t1")]
+    assert (one.ear.rest(), other.ear.rest()) == (lost, lost)
 
 
 async def test_a_line_cut_from_an_agent_that_is_mute_kills_it_for_all(hall: Callable[..., Any]):

@@ -1,19 +1,16 @@
-"""Lines, what a child process is given, and what becomes of its pipes."""
+"""What a child process is given, and what becomes of its pipes."""
 
 import asyncio
 import errno
 import os
 import resource
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from broker.agents.acp.child import Child, Lines
+from broker.agents.acp.child import Child
 from broker.agents.acp.process import INHERITED, MARK, child_environment
 from broker.messages import AgentLost, TextDelta, TurnFailed, TurnSettled
 
@@ -44,28 +41,6 @@ async def settled_descriptors(line: Callable[..., Any]) -> dict[int, str]:
 def no_more(*_: object) -> Any:
     """Fail as if no descriptor were left."""
     raise OSError(errno.EMFILE, EMFILE)
-
-
-@given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=6))
-def test_lines_are_the_same_however_the_bytes_arrive(data: bytes, cuts: list[int]):
-    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    lines = Lines(100)
-    heard = [line for start, end in pairwise(edges) for line in lines.feed(data[start:end])]
-    assert heard == data.split(b"\n")[:-1]
-
-
-def test_a_line_over_the_limit_is_refused_before_it_is_complete():
-    lines = Lines(10)
-    assert list(lines.feed(b"x" * 10)) == []
-    with pytest.raises(OverflowError, match="more than 10 bytes"):
-        list(lines.feed(b"x"))
-
-
-def test_lines_before_the_one_that_is_too_long_are_handed_on():
-    lines = Lines(10).feed(b"short\n" + b"x" * 11)
-    assert next(lines) == b"short"
-    with pytest.raises(OverflowError):
-        next(lines)
 
 
 def test_a_child_sees_none_of_the_brokers_keys(monkeypatch: pytest.MonkeyPatch):
