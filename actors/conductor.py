@@ -6,7 +6,7 @@ agent told, by way of its line. Here is also where turns are counted, and their 
 
 from functools import partial
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 from loguru import logger
@@ -17,7 +17,7 @@ from broker.actors.log import LogActor
 from broker.actors.options import SessionOptions
 from broker.actors.pace import Pace
 from broker.actors.recovery import StoredSession
-from broker.actors.trail import NEWS, NOTED, Trail
+from broker.actors.trail import NEWS, Trail
 from broker.actors.transcript import Transcript
 from broker.agents.port import Configuration, Opening
 from broker.clock import Timer
@@ -26,6 +26,7 @@ from broker.messages import (
     AgentEvent,
     AgentReady,
     Prompt,
+    Record,
     SessionRow,
     SlotAnswer,
     TextDelta,
@@ -43,6 +44,13 @@ from broker.turns import (
 )
 
 __all__ = ["Conductor", "Tick"]
+
+
+class Append(Protocol):
+    """Appends a record of a turn; see `broker.turns.commands.Out.write`."""
+
+    def __call__(self, kind: str, data: bytes, turn_id: str | None = None) -> int:
+        """Return its number."""
 
 
 @attrs.frozen
@@ -77,7 +85,7 @@ class Conductor:
         self._stats = options.stats
         self._trail = Trail(options.traces, row.session_id)
         self._rules = TurnRules(agent=row.agent) if agent is None else agent.rules
-        self._append = log.write
+        self.write: Append = log.write
         self._transcript = Transcript() if agent is not None and agent.history else None
         self._accepted_at: dict[str, float] = {}
         self._dispatched_at: float | None = None
@@ -114,7 +122,6 @@ class Conductor:
         if not self.open and not self.machine.knows(start.by.user, start.client_msg_id):
             self.check_open()
         now = self._clock.monotonic()
-        self._trail.start = start
         accepted = self.machine.accept(
             user=start.by.user,
             client_msg_id=start.client_msg_id,
@@ -126,6 +133,7 @@ class Conductor:
         if not accepted.duplicate:
             self._accepted_at[accepted.turn_id] = now
             self._stats.turns_accepted += 1
+            self._trail.begin(accepted.turn_id, start.client_msg_id, start.by.user)
         return {
             "turn_id": accepted.turn_id,
             "seq": accepted.seq,
@@ -189,15 +197,6 @@ class Conductor:
 
     # -- what the machine does: its port ---------------------------------------------------------------
 
-    def write(self, kind: str, data: bytes, turn_id: str | None = None) -> int:
-        """Append a record; see `broker.turns.commands.Out`."""
-        seq = self._append(kind, data, turn_id)
-        if kind in NOTED and turn_id is not None:
-            self._trail.write(kind, data, turn_id)
-        if self._transcript is not None:
-            self._transcript.add(kind, data, turn_id)
-        return seq
-
     def save(self, row: TurnRow) -> None:
         """Keep a turn's latest state; see `broker.turns.commands.Out`."""
         self._log.turn_rows[row.turn_id] = row
@@ -247,6 +246,12 @@ class Conductor:
             self.line.release(turn_id)
         if self.closed and self.machine.running is None:
             self.line.cut()
+
+    def observe(self, records: tuple[Record, ...]) -> None:
+        """Take the session's records as they become durable: for the traces, and for what was said."""
+        self._trail.follow(records)
+        if self._transcript is not None:
+            self._transcript.extend(records)
 
     # -- bounds and time ----------------------------------------------------------------------------
 

@@ -132,7 +132,12 @@ class LogActor(FollowedLog):
         """Whether everything written is durable."""
         return not self._pending and not self._drafts
 
+    def on_durable(self, records: tuple[Record, ...]) -> None:
+        """Run for records that have become durable, before anybody is told."""
+
     def _release(self, done: _Pending) -> None:
+        if done.records:
+            self.on_durable(done.records)
         for reply_to, value in done.replies:
             reply_to.set(value)
         if done.records:

@@ -24,6 +24,7 @@ from broker.ids import new_id
 from broker.messages import (
     AgentEvent,
     Principal,
+    Record,
     SessionRow,
     SlotAnswer,
     VariablesSet,
@@ -114,6 +115,10 @@ class Session(WatchedSession):
         if waiting > HIGH or conductor.pace.paused:
             conductor.pace.check(waiting)
         conductor.set_timer()
+
+    def on_durable(self, records: tuple[Record, ...]) -> None:
+        """Let the conductor see what has become durable."""
+        self._conductor.observe(records)
 
     # -- what people change ---------------------------------------------------------------------------
 

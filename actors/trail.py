@@ -1,14 +1,14 @@
 """What is noted of each turn's way through its session: from its records, and from what its agent says."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
-from broker import operations as ops
-from broker.messages import AgentEvent, AgentLost, AgentReady, TurnRow, TurnTaken
+from broker.messages import AgentEvent, AgentLost, AgentReady, Record, TurnRow, TurnTaken
 from broker.traces import Traces
 
-__all__ = ["NEWS", "NOTED", "Trail"]
+__all__ = ["NEWS", "Trail"]
 
 _STEPS: Final = {
     "user.message": "accepted",
@@ -17,12 +17,13 @@ _STEPS: Final = {
     "turn.edited": "edited",
     "approval.requested": "waits for an answer",
     "approval.resolved": "goes on",
+    "turn.stalled": "stalled",
+    "turn.cancelling": "cancelling",
+    "turn.ended": "ended",
 }
-"""What a turn's trace calls that which these records tell ..."""
-_HITCHES: Final = {"turn.stalled": "stalled", "turn.cancelling": "cancelling", "turn.ended": "ended"}
-"""... and these, which may tell a reason as well."""
-NOTED: Final = frozenset(_STEPS) | frozenset(_HITCHES)
-"""Kinds of records that are noted; others need not be shown to a trail."""
+"""What a turn's trace calls that which these records tell."""
+_REASONED: Final = frozenset({"turn.stalled", "turn.cancelling", "turn.ended"})
+"""Records that may tell a reason as well."""
 NEWS: Final = frozenset({TurnTaken, AgentReady, AgentLost})
 """What agents say that is noted; of their output only the first piece."""
 _COMPLETED: Final = b'{"outcome":"completed"'
@@ -51,31 +52,29 @@ class Trail:
     Args:
         traces: where it is noted.
         session_id: the session.
-
-    Attributes:
-        start: what is being accepted: whose turn a `user.message` belongs to.
     """
 
     def __init__(self, traces: Traces, session_id: str) -> None:
         self._note = traces.note
         self._traces = traces
         self._session_id = session_id
-        self.start: ops.Start | None = None
+
+    def begin(self, turn_id: str, client_msg_id: str, user: str | None) -> None:
+        """Begin the trace of a turn that is being accepted."""
+        self._traces.begin(turn_id, session_id=self._session_id, client_msg_id=client_msg_id, user=user)
 
     def take_up(self, row: TurnRow) -> None:
         """Note that a turn was found that an earlier incarnation of the session left open."""
-        self._begin(row.turn_id, row.client_msg_id, row.user)
+        self.begin(row.turn_id, row.client_msg_id, row.user)
         self._note(row.turn_id, "session", "taken up")
 
-    def write(self, kind: str, data: bytes, turn_id: str) -> None:
-        """Note what a record of a turn tells, one of a kind that is `NOTED`."""
-        step = _STEPS.get(kind)
-        if step is None:
-            self._note(turn_id, "session", _HITCHES[kind], _reason(data))
-            return
-        if kind == "user.message" and self.start is not None:
-            self._begin(turn_id, self.start.client_msg_id, self.start.by.user)
-        self._note(turn_id, "session", step)
+    def follow(self, records: Iterable[Record]) -> None:
+        """Note what records tell that have become durable."""
+        for record in records:
+            step = _STEPS.get(record.kind)
+            if step is not None and record.turn_id is not None:
+                reason = _reason(record.data) if record.kind in _REASONED else None
+                self._note(record.turn_id, "session", step, reason)
 
     def hear(self, event: AgentEvent, running: str | None) -> None:
         """Note what an agent says that is `NEWS`; `running` is the turn that it has."""
@@ -98,9 +97,6 @@ class Trail:
     def show(self, turn_id: str, viewers: int) -> None:
         """Note that a turn's end was told to those who follow the session."""
         self._note(turn_id, "followers", f"shown to {viewers} viewers")
-
-    def _begin(self, turn_id: str, client_msg_id: str, user: str | None) -> None:
-        self._traces.begin(turn_id, session_id=self._session_id, client_msg_id=client_msg_id, user=user)
 
 
 def _reason(data: bytes) -> str | None:

@@ -10,7 +10,7 @@ from broker.errors import BrokerError
 from broker.messages import Principal, SessionRow
 from broker.protocol.payloads import Start
 from broker.sessions import role_of
-from broker.traces import Trace, Traces
+from broker.traces import Step, Trace, Traces
 from broker.web.services import Services, expected
 
 __all__ = ["SOCKET", "TurnReply", "refuse", "shown", "trace_data"]
@@ -112,6 +112,12 @@ async def _may_see(services: Services, trace: Trace, by: Principal) -> bool:
     return trace.user == by.user if row is None else role_of(row, by) is not None
 
 
+def _where_it_is(trace: Trace) -> Step | None:
+    """Return the step that says where a message is: how it ended if it has, else how far it came."""
+    ends = [step for step in trace.steps if step.what == "ended"]
+    return next(reversed(ends or trace.steps), None)
+
+
 def trace_data(trace: Trace, some_id: str) -> dict[str, Any]:
     """Return a trace as the HTTP API shows it."""
     steps = trace.steps
@@ -120,7 +126,7 @@ def trace_data(trace: Trace, some_id: str) -> dict[str, Any]:
         "session_id": trace.session_id,
         "client_msg_id": trace.client_msg_id,
     }
-    last = steps[-1] if steps else None
+    last = _where_it_is(trace)
     return {
         "id": trace.trace_id or some_id,
         **{name: value for name, value in ids.items() if value is not None},

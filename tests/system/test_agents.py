@@ -14,6 +14,8 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import pytest
 
+from broker.testing import until
+
 Dial = Callable[..., Awaitable[Any]]
 Make = Callable[..., Any]
 
@@ -173,8 +175,7 @@ async def test_a_stopped_agent_keeps_nobody_waiting_who_cancels(client: Any, tmp
     session_id = await begin(client, "fake", f"herd {tmp_path / 'fifo'}")
     turn = await client.event("message.delta")
     (agent,) = psutil.Process(client.broker.process.pid).children()
-    while agent.status() != psutil.STATUS_STOPPED:
-        await asyncio.sleep(0)
+    await until(lambda: agent.status() == psutil.STATUS_STOPPED)
     await client.do("turn.cancel", session_id=session_id, turn_id=turn["turn_id"])
     data = (await client.event("turn.ended"))["data"]
     assert (data["outcome"], data["forced"]) == ("cancelled", True)

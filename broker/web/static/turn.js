@@ -50,7 +50,7 @@ export class Turn {
     const handle = HANDLERS[record.event];
     if (!handle) return;
     if (this.state === "stalled" && !record.event.startsWith("turn.")) this.#resume();
-    if (record.event !== "thought.delta") this.#closeThought();
+    if (record.event !== "thought.delta" && !record.data.thought) this.#closeThought();
     handle(this, record.data, record);
   }
 
@@ -92,7 +92,7 @@ export class Turn {
     "turn.ended": (turn, data, { at }) => turn.#end(data, at),
     "message.delta": (turn, data) => turn.#stream(data),
     "message.completed": (turn, data) => turn.#complete(data),
-    "message.replaced": (turn, data) => turn.#replace(data),
+    "message.replaced": (turn, data) => (data.thought ? turn.#rethink(data) : turn.#replace(data)),
     "thought.delta": (turn, data) => turn.#think(data),
     "tool.started": (turn, data) => turn.#tool(data),
     "tool.updated": (turn, data) => turn.#tool(data),
@@ -172,6 +172,7 @@ export class Turn {
   #stream({ message_id, role, text }) {
     const parts = this.#message(message_id);
     if (this.#body.lastChild !== parts.at(-1)) parts.push(this.#part(role));
+    parts.at(-1).hidden = false;
     parts.at(-1).firstChild.appendData(text);
   }
 
@@ -188,6 +189,7 @@ export class Turn {
     if (!parts.length) parts.push(this.#part(role));
     for (const part of parts.splice(1)) part.remove();
     parts[0].firstChild.data = textOf(content);
+    parts[0].hidden = !parts[0].firstChild.data;
   }
 
   /** The parts of a message as shown: a new one begins where something else came in between. */
@@ -210,6 +212,11 @@ export class Turn {
       this.#body.append(element);
     }
     this.#thought.node.appendData(text);
+  }
+
+  #rethink({ content }) {
+    if (this.#thought) this.#thought.node.data = textOf(content);
+    else if (content) this.#think({ text: textOf(content) });
   }
 
   #closeThought() {

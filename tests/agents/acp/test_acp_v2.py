@@ -10,7 +10,6 @@ import pytest
 from broker.agents.acp.dialect import Turn
 from broker.agents.acp.jsonrpc import MISREAD, RpcError
 from broker.agents.acp.said import MESSAGES_LIMIT
-from broker.agents.acp.updates import TEXT_LIMIT
 from broker.agents.acp.v2 import TOOLS_LIMIT, V2
 from broker.agents.bounds import TEXT_LIMIT
 from broker.agents.port import Configuration
@@ -139,13 +138,6 @@ def test_a_message_never_heard_of_is_said_as_a_whole(tongue: Tongue):
     assert tongue.hears("agent_thought", messageId="h", content=[text("Hm")]) == [
         TextDelta("t1", "Hm", thought=True, message_id="h")
     ]
-
-
-def test_a_long_replacement_goes_on_as_deltas(tongue: Tongue):
-    tongue.hears("agent_message_chunk", messageId="m", content=text("No."))
-    first, *rest = tongue.hears("agent_message", messageId="m", content=[text("x" * (2 * TEXT_LIMIT + 1))])
-    assert first == TextReplaced("t1", "x" * TEXT_LIMIT, message_id="m")
-    assert [len(delta.text) for delta in rest] == [TEXT_LIMIT, 1]
 
 
 @pytest.mark.parametrize(("content", "now"), [([text("It is five.")], "It is five."), (None, ""), ([], "")])
