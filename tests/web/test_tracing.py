@@ -159,7 +159,7 @@ async def test_a_message_sent_again_is_in_one_trace(app: App, client: Any, get: 
     answered = [step for step in found["steps"] if step["what"] == "answered"]
     assert ["reason" in step for step in answered] == [False, True]
     assert (found["steps"][-1]["what"], found["stopped"]["what"]) == ("refused", "ended")
-    assert found["stopped"]["reason"].startswith("conflict: ")
+    assert found["steps"][-1]["reason"].startswith("conflict: ")
 
 
 # -- what became no turn ---------------------------------------------------------------------------------
