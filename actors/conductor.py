@@ -22,26 +22,8 @@ from broker.actors.transcript import Transcript
 from broker.agents.port import Configuration, Opening
 from broker.clock import Timer
 from broker.errors import BrokerError
-from broker.messages import (
-    AgentEvent,
-    AgentReady,
-    Prompt,
-    Record,
-    SessionRow,
-    SlotAnswer,
-    TextDelta,
-    TurnRow,
-)
-from broker.turns import (
-    AnswerApproval,
-    AskSlot,
-    CancelTurn,
-    Command,
-    CutLink,
-    StartTurn,
-    TurnMachine,
-    TurnRules,
-)
+from broker.messages import AgentEvent, AgentReady, Prompt, Record, SessionRow, SlotAnswer, TextDelta, TurnRow
+from broker.turns import AnswerApproval, AskSlot, CancelTurn, Command, CutLink, StartTurn, TurnMachine, TurnRules
 
 __all__ = ["Conductor", "Tick"]
 

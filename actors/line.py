@@ -17,8 +17,11 @@ from broker.messages import AgentEvent
 
 __all__ = ["CONFIGURATIONS", "CONFIGURE_SECONDS", "FLOOD", "Line", "refuse"]
 
-FLOOD: Final = 1000
-"""Events of an agent that may wait in its session's inbox before nothing more is read from it."""
+FLOOD: Final = 256
+"""Events that may wait in a session's inbox before nothing more is read from its agent.
+
+Well below `limits.mailbox`, so that a person who wants to cancel a flood still finds room there.
+"""
 CONFIGURE_SECONDS: Final = 30.0
 """How long an agent may take to say whether it takes a configuration."""
 CONFIGURATIONS: Final = 16

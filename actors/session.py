@@ -21,14 +21,7 @@ from broker.actors.watched import WatchedSession
 from broker.clock import rfc3339
 from broker.errors import BrokerError
 from broker.ids import new_id
-from broker.messages import (
-    AgentEvent,
-    Principal,
-    Record,
-    SessionRow,
-    SlotAnswer,
-    VariablesSet,
-)
+from broker.messages import AgentEvent, Principal, Record, SessionRow, SlotAnswer, VariablesSet
 from broker.turns import TurnMachine
 
 __all__ = ["Session"]

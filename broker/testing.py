@@ -298,7 +298,7 @@ class FakeTurn:
 
     def die(self, reason: str = "the agent exited with status 1") -> None:
         """Be gone, with the turn in flight."""
-        self.emit(AgentLost(reason))
+        self.emit(AgentLost(reason, self.prompt.turn_id))
 
     def emit(self, event: AgentEvent) -> None:
         """Say anything at all, at any time."""

@@ -285,6 +285,7 @@ async def test_where_a_turn_stopped_is_noted_with_the_reason(house: Any, session
     await house.start(session_id, by=ANN, client_msg_id="m2")
     turn = await house.agent.turn()
     turn.emit(LinkStalled(turn.prompt.turn_id, "the line is dead"))
+    await house.settle()
     turn.die("it was killed by signal 9")
     await house.settle()
     told = [(f"{step.where}: {step.what}", step.reason) for step in house.traces.find("m1").steps]

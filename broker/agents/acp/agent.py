@@ -31,7 +31,7 @@ class AcpAgent:
 
     Attributes:
         command: the program and its arguments; looked for on PATH, no shell in between.
-        env: what its environment holds beside the few variables of `process.INHERITED`.
+        env: what its environment holds beside the few variables of `environment.INHERITED`.
         process: one process for each session, or one that all share.
         protocol: the newest version of the protocol to offer; the agent's answer decides.
         capacity: turns that may be under way at the same time; 0 or None for no limit.

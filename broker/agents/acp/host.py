@@ -10,7 +10,7 @@ from loguru import logger
 from broker.agents.acp.backoff import Backoff
 from broker.agents.acp.child import Child
 from broker.agents.acp.dialogue import Dialogue
-from broker.agents.acp.process import child_environment
+from broker.agents.acp.environment import child_environment
 from broker.agents.acp.switchboard import Switchboard
 from broker.clock import Clock, Timer
 from broker.errors import BrokerError
@@ -28,7 +28,7 @@ class Program:
 
     Attributes:
         command: the program and its arguments; looked for on PATH, no shell in between.
-        env: what its environment holds beside the few variables of `process.INHERITED`.
+        env: what its environment holds beside the few variables of `environment.INHERITED`.
         protocol: the newest version of ACP to offer it.
         mark: what its environment says of whose child it is (`broker.agents.acp.orphans`); None for nothing.
         line_limit: bytes of the longest line it may write.

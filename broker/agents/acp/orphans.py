@@ -15,7 +15,7 @@ from typing import Final
 
 from loguru import logger
 
-from broker.agents.acp.process import MARK
+from broker.agents.acp.environment import MARK
 
 __all__ = ["PATIENCE", "reap"]
 

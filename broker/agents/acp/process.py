@@ -1,4 +1,4 @@
-"""A child process and its pipes, alike under every event loop: started clean, watched, killed with all it started.
+"""A child process and its pipes, alike under every event loop: started, watched, killed with all it started.
 
 The loops' own `subprocess_exec` will not do: uvloop's leaves copies of the pipes open in the child, so that one
 which closes its output would only seem to be silent.
@@ -14,21 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol, cast
 
-__all__ = ["INHERITED", "MARK", "Hearer", "Process", "child_environment"]
-
-INHERITED: Final = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "USER")
-"""What a child sees of the broker's own environment: no keys, no tokens."""
-MARK: Final = "ACTOR_BROKER_MARK"
-"""The variable by which a broker finds what an earlier one left behind."""
+__all__ = ["Hearer", "Process"]
 
 _PROC: Final = Path("/proc")
 _STOPPED: Final = (b"T", b"t")
-
-
-def child_environment(extra: Mapping[str, str], mark: str | None = None) -> dict[str, str]:
-    """Return the few variables every program needs, `extra`, and under `MARK` whose child it is."""
-    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return inherited | dict(extra) | ({} if mark is None else {MARK: mark})
 
 
 class Hearer(Protocol):
@@ -134,24 +123,23 @@ class Process:
     @property
     def unread(self) -> int:
         """Bytes written to it that its pipe has not taken yet."""
-        transport = self._input.transport
-        return 0 if transport is None else transport.get_write_buffer_size()
+        pipe = self._input.usable
+        return 0 if pipe is None else pipe.get_write_buffer_size()
 
     def write(self, data: bytes) -> None:
         """Give it input, as soon as it takes it; nothing happens if it reads no more."""
-        transport = self._input.transport
-        if transport is not None and not transport.is_closing():
-            transport.write(data)
+        if (pipe := self._input.usable) is not None:
+            pipe.write(data)
 
     def pause(self) -> None:
         """Read none of its output."""
-        if self._output.transport is not None:
-            self._output.transport.pause_reading()
+        if (pipe := self._output.usable) is not None:
+            pipe.pause_reading()
 
     def resume(self) -> None:
         """Read its output again."""
-        if self._output.transport is not None:
-            self._output.transport.resume_reading()
+        if (pipe := self._output.usable) is not None:
+            pipe.resume_reading()
 
     def kill(self) -> None:
         """End it and all that is still in its group, unless it has exited: then that was done."""
@@ -162,12 +150,11 @@ class Process:
 
     def close(self) -> None:
         """Close the pipes, also if something that left its group holds the other ends."""
-        transport = self._input.transport
-        if transport is not None and not transport.is_closing():
-            transport.abort()  # what was written and not read need not be any more
-        for pipe in (self._output, self._complaints):
-            if pipe.transport is not None:
-                pipe.transport.close()
+        if (pipe := self._input.usable) is not None:
+            pipe.abort()  # what was written and not read need not be any more
+        for output in (self._output, self._complaints):
+            if (pipe := output.usable) is not None:
+                pipe.close()
         for file in (self._popen.stdin, self._popen.stdout, self._popen.stderr):
             if file is not None:
                 file.close()
@@ -210,7 +197,7 @@ class Process:
 
     def _settle(self) -> None:
         pipes = (self._input, self._output, self._complaints)
-        if self._reaped and all(pipe.transport is None for pipe in pipes):
+        if self._reaped and not any(pipe.open for pipe in pipes):
             self.gone.set()
 
 
@@ -226,17 +213,24 @@ class _Pipe(asyncio.Protocol):
         received: takes what comes.
 
     Attributes:
-        transport: the loop's side of it, of which only the half works that there is; None unless it is open.
+        open: whether the loop has it.
     """
 
     def __init__(self, closed: Callable[[], None], received: Callable[[bytes], None]) -> None:
-        self.transport: asyncio.Transport | None = None
+        self.open = False
         self._closed = closed
         self._received = received
+        self._transport: asyncio.Transport  # once it was open
+
+    @property
+    def usable(self) -> asyncio.Transport | None:
+        """The loop's side of it, of which only the half works that there is; None if it is closed or about to be."""
+        return self._transport if self.open and not self._transport.is_closing() else None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Open it."""
-        self.transport = cast("asyncio.Transport", transport)
+        """Begin."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.open = True
 
     def data_received(self, data: bytes) -> None:
         """Hand on what came."""
@@ -244,5 +238,5 @@ class _Pipe(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Say that it is closed."""
-        self.transport = None
+        self.open = False
         self._closed()

@@ -114,7 +114,7 @@ def _silence(actor: Actor) -> Script:
 
 def _crash(actor: Actor) -> Script:
     yield from actor.says_some()
-    yield AgentLost("the echo was told to crash")
+    yield AgentLost("the echo was told to crash", actor.turn_id)
 
 
 def _double(actor: Actor) -> Script:

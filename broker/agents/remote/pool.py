@@ -250,7 +250,7 @@ class Pool:
     def _lose(self, job: Job, reason: str) -> None:
         self._stalled.remove(job)
         self.ledger.file(job)
-        job.emit(AgentLost(reason))
+        job.emit(AgentLost(reason, job.turn_id))
 
     # -- inside ------------------------------------------------------------------------------------
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from broker.agents.acp import orphans
+from broker.agents.acp.environment import MARK
 from broker.agents.acp.orphans import reap
-from broker.agents.acp.process import MARK
 from broker.messages import TextDelta
 
 LEAVER = """

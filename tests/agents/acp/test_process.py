@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from broker.agents.acp.child import Child
-from broker.agents.acp.process import INHERITED, MARK, child_environment
+from broker.agents.acp.environment import INHERITED, MARK, child_environment
 from broker.messages import AgentLost, TextDelta, TurnFailed, TurnSettled
 
 EMFILE = os.strerror(errno.EMFILE)

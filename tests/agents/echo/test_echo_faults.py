@@ -76,7 +76,7 @@ def test_with_leave_any_other_prompt_is_echoed_as_ever(stage: Stage):
 
 
 def test_a_fault_may_be_asked_for_in_blocks(stage: Stage):
-    assert stage.ask([{"type": "text", "text": "/crash"}]) == [TAKEN, AgentLost("the echo was told to crash")]
+    assert stage.ask([{"type": "text", "text": "/crash"}]) == [TAKEN, AgentLost("the echo was told to crash", "t1")]
 
 
 def test_delay_waits_before_each_word(stage: Stage):
@@ -141,7 +141,7 @@ def test_ignore_does_not_even_take_the_turn(stage: Stage):
 
 
 def test_after_a_crash_the_next_turn_is_taken(stage: Stage):
-    assert stage.ask("/crash after 1 one two") == [TAKEN, *said("one "), AgentLost("the echo was told to crash")]
+    assert stage.ask("/crash after 1 one two") == [TAKEN, *said("one "), AgentLost("the echo was told to crash", "t1")]
     assert stage.ask("hello", "t2") == [*said("hello", turn_id="t2"), TurnSettled("t2", "end_turn")]
 
 

@@ -54,7 +54,7 @@ def test_an_agent_that_does_not_come_back_loses_its_turn(floor: Any) -> None:
     floor.drop(far)
     session.news()
     floor.clock.advance(REATTACH)
-    assert session.news() == [AgentLost("the connection broke, and did not come back within 30 s")]
+    assert session.news() == [AgentLost("the connection broke, and did not come back within 30 s", "t1")]
     session.start("t2")
     assert floor.agent().turns() == ["t2"]
 
@@ -66,7 +66,7 @@ def test_an_agent_that_comes_back_without_its_turn_loses_it_at_once(floor: Any) 
     floor.agent(instance="another")
     assert session.news() == []
     floor.agent(instance="i")
-    assert session.news() == [AgentLost("the agent came back without this turn")]
+    assert session.news() == [AgentLost("the agent came back without this turn", "t1")]
 
 
 def test_of_agents_that_do_not_say_which_they_are_nobody_comes_back_without_a_turn(floor: Any) -> None:
@@ -150,19 +150,19 @@ def test_output_that_was_not_counted_cannot_go_on(floor: Any) -> None:
     far, session = floor.started()
     far.say("delta", turn_id="t1", text="a")
     floor.drop(far)
-    assert session.news()[1:] == [AgentLost("the connection broke")]
+    assert session.news()[1:] == [AgentLost("the connection broke", "t1")]
 
 
 def test_who_leaves_with_a_good_bye_does_not_come_back(floor: Any) -> None:
     far, session = floor.started()
     floor.drop(far, clean=True)
-    assert session.news() == [AgentLost("the connection broke")]
+    assert session.news() == [AgentLost("the connection broke", "t1")]
 
 
 def test_without_a_time_to_reattach_a_turn_is_lost_at_once(impatient: Any) -> None:
     far, session = impatient.started()
     impatient.drop(far)
-    assert session.news() == [AgentLost("the connection broke")]
+    assert session.news() == [AgentLost("the connection broke", "t1")]
 
 
 def test_what_was_said_to_an_agent_that_was_away_is_told_once_it_is_back(floor: Any) -> None:

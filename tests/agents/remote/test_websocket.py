@@ -230,7 +230,7 @@ async def test_a_server_that_starts_anew_has_lost_its_turns(
     await until(lambda: clock.waiting == 2)
     clock.advance(1)
     await (await server.link()).hello()
-    assert await session.hears_a(AgentLost) == AgentLost("the agent came back without this turn")
+    assert await session.hears_a(AgentLost) == AgentLost("the agent came back without this turn", "t1")
     session.start("t2")
     assert kind.capacity == 2
 

@@ -210,7 +210,7 @@ async def test_a_worker_that_leaves_takes_its_turn_along(kind: WorkerAgent, dial
     session.start("t1")
     await worker.next("turn_start")
     await worker.socket.close(code)
-    assert await session.hears_a(AgentLost) == AgentLost(f"the agent closed its connection with code {code}")
+    assert await session.hears_a(AgentLost) == AgentLost(f"the agent closed its connection with code {code}", "t1")
 
 
 async def test_any_other_good_bye_is_a_broken_link(kind: WorkerAgent, dial: Dial) -> None:
