@@ -21,8 +21,6 @@ STEPS: Final = 100
 """Steps kept of one trace: the first half and the newest, since both its beginning and its end matter."""
 REASON: Final = 300
 """Characters kept of a reason."""
-ID: Final = 128
-"""Characters kept of an id (the most that one has: PROTOCOL section 2)."""
 SAME: Final = 16
 """Traces that one client's id leads to, the newest: it is unique for one user in one session only (P4)."""
 USUAL: Final = 16
@@ -137,6 +135,10 @@ class _Ring:
             self._forget(next(iter(self._traces)))
 
 
+_Message = tuple[str | None, str | None, str | None]
+"""Session, the client's id, and the user: what one message is told from all others by (P4)."""
+
+
 class Traces:
     """The traces of one broker.
 
@@ -152,7 +154,7 @@ class Traces:
         self._turns = _Ring(turns, memory, self._forget)
         self._others = _Ring(others, memory, self._forget)
         self._by_id: dict[str, Trace] = {}
-        self._by_message: dict[str, list[Trace]] = {}
+        self._by_message: dict[_Message, Trace] = {}
 
     def receive(self, where: str, *, session_id: str, client_msg_id: str, user: str | None) -> None:
         """Note that a message came; one that is sent again is noted where it was before."""
@@ -165,24 +167,23 @@ class Traces:
             trace.move(self._others)
         trace.add(self._now(), where, "refused", reason)
 
-    def begin(
-        self, turn_id: str, *, session_id: str | None = None, client_msg_id: str | None = None, user: str | None = ""
-    ) -> None:
+    def begin(self, turn_id: str, *, session_id: str, client_msg_id: str, user: str | None) -> None:
         """Begin the trace of a turn that was accepted; it goes on from what was noted of the message it came by."""
         if turn_id in self._by_id:
             return
-        trace = None if client_msg_id is None else self._find_message(session_id, client_msg_id, user)
+        trace = self._by_message.get((session_id, client_msg_id, user))
         if trace is None or trace.is_turn:
-            trace = self._make(self._turns, turn_id, session_id, client_msg_id, user)
+            trace = self._make(self._turns, session_id, client_msg_id, user)
         else:
-            trace.trace_id = turn_id
-            self._by_id[turn_id] = trace
             trace.move(self._turns)
-        trace.is_turn = True
+        trace.trace_id, trace.is_turn = turn_id, True
+        self._by_id[turn_id] = trace
 
     def fail(self, trace_id: str, where: str, reason: str) -> None:
         """Begin the trace of a request that failed inside the broker; its asker knows it by this id alone."""
-        trace = self._make(self._others, trace_id, None, None, "")
+        trace = self._make(self._others, None, None, "")
+        trace.trace_id = trace_id
+        self._by_id[trace_id] = trace
         trace.add(self._now(), where, "failed", reason)
 
     def note(self, trace_id: str, where: str, what: str, reason: str | None = None) -> None:
@@ -196,49 +197,27 @@ class Traces:
         return next(iter(self.known_as(some_id)), None)
 
     def known_as(self, some_id: str) -> list[Trace]:
-        """Return all traces that an id leads to, newest first: several where a client's id is not its alone."""
-        traces = self._by_message.get(some_id[:ID], [])[::-1]
+        """Return all traces that an id leads to, newest first: several where a client's id is not its alone (P4)."""
+        # Looked through rather than indexed: a person asks now and then, and messages come all the time.
+        found = [trace for trace in self._by_message.values() if trace.client_msg_id == some_id][: -SAME - 1 : -1]
         trace = self._by_id.get(some_id)
-        return traces if trace is None or trace in traces else [trace, *traces]
+        return found if trace is None or trace in found else [trace, *found]
 
     def _of_message(self, session_id: str, client_msg_id: str, user: str | None) -> Trace:
-        trace = self._find_message(session_id, client_msg_id, user)
-        return trace or self._make(self._turns, None, session_id, client_msg_id, user)
+        trace = self._by_message.get((session_id, client_msg_id, user))
+        return trace or self._make(self._turns, session_id, client_msg_id, user)
 
-    def _find_message(self, session_id: str | None, client_msg_id: str, user: str | None) -> Trace | None:
-        """Return the newest trace of what a user sent to a session; an unknown user may be anybody."""
-        for trace in reversed(self._by_message.get(client_msg_id[:ID], ())):
-            if trace.session_id == session_id and (trace.user == user or "" in (trace.user, user)):
-                return trace
-        return None
-
-    def _make(
-        self,
-        ring: _Ring,
-        trace_id: str | None,
-        session_id: str | None,
-        client_msg_id: str | None,
-        user: str | None,
-    ) -> Trace:
+    def _make(self, ring: _Ring, session_id: str | None, client_msg_id: str | None, user: str | None) -> Trace:
+        trace = Trace(None, session_id, client_msg_id, user, ring)
         if client_msg_id is not None:
-            client_msg_id = client_msg_id[:ID]
-        trace = Trace(trace_id, session_id, client_msg_id, user, ring)
-        if trace_id is not None:
-            self._by_id[trace_id] = trace
-        if client_msg_id is not None:
-            same = self._by_message.setdefault(client_msg_id, [])
-            same.append(trace)
-            del same[:-SAME]
+            self._by_message.pop((session_id, client_msg_id, user), None)  # so that what is newest stands last
+            self._by_message[session_id, client_msg_id, user] = trace
         ring.put(trace)
         return trace
 
     def _forget(self, trace: Trace) -> None:
         trace.leave()
-        if trace.trace_id is not None:
-            self._by_id.pop(trace.trace_id, None)
-        if trace.client_msg_id is not None:
-            same = self._by_message.get(trace.client_msg_id, [])
-            if trace in same:
-                same.remove(trace)
-                if not same:
-                    del self._by_message[trace.client_msg_id]
+        self._by_id.pop(trace.trace_id or "", None)
+        message = (trace.session_id, trace.client_msg_id, trace.user)
+        if self._by_message.get(message) is trace:
+            del self._by_message[message]

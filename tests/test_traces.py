@@ -48,7 +48,7 @@ def test_a_turn_goes_on_from_its_message_and_is_found_by_both_ids(traces: Traces
 
 
 def test_a_turn_that_came_by_no_socket_has_a_trace_too(traces: Traces) -> None:
-    traces.begin("t")
+    traces.begin("t", **MINE)
     traces.note("t", "session", "accepted")
     traces.note("unknown", "session", "accepted")
     assert words(known(traces, "t")) == ["accepted"]
@@ -97,12 +97,6 @@ def test_the_same_id_of_another_user_or_session_is_another_message(traces: Trace
     traces.note("t", "session", "ended")
     assert traces.known_as("m") == [known(traces, "u"), known(traces, "t")]
     assert words(known(traces, "u")) == ["received"]
-
-
-def test_a_turn_of_a_user_who_is_not_named_goes_on_from_the_message(traces: Traces) -> None:
-    traces.receive("socket", **MINE)
-    traces.begin("t", session_id="s", client_msg_id="m")
-    assert (words(known(traces, "t")), known(traces, "t").user) == (["received"], "ann")
 
 
 def test_an_id_that_many_use_leads_to_the_newest_and_costs_nobody_a_turn(traces: Traces) -> None:
@@ -163,7 +157,7 @@ def test_its_bytes_are_bounded_however_much_is_noted(clock: ManualClock) -> None
 
 
 def test_a_long_trace_keeps_its_beginning_and_its_end(traces: Traces) -> None:
-    traces.begin("t")
+    traces.begin("t", **MINE)
     for n in range(500):
         traces.note("t", "agent", str(n))
     said = words(known(traces, "t"))
@@ -171,12 +165,10 @@ def test_a_long_trace_keeps_its_beginning_and_its_end(traces: Traces) -> None:
     assert said == [str(n) for n in (*range(50), *range(450, 500))]
 
 
-def test_ids_and_reasons_are_cut(traces: Traces) -> None:
+def test_reasons_are_cut(traces: Traces) -> None:
     for _ in range(2):
-        traces.refuse("socket", "r" * 1000, session_id="s", client_msg_id="m" * 1000, user=None)
-    trace = known(traces, "m" * 1000)
-    assert [len(step.reason or "") for step in trace.steps] == [300, 300]
-    assert trace.client_msg_id == "m" * 128
+        traces.refuse("socket", "r" * 1000, **MINE)
+    assert [len(step.reason or "") for step in known(traces, "m").steps] == [300, 300]
 
 
 def test_a_trace_too_large_to_be_kept_is_forgotten_whole(clock: ManualClock) -> None:
