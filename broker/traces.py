@@ -5,7 +5,7 @@ A ring in memory, fed by every actor on the way. It holds ids, times and reasons
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -23,6 +23,8 @@ REASON: Final = 300
 """Characters kept of a reason."""
 SAME: Final = 16
 """Traces that one client's id leads to, the newest: it is unique for one user in one session only (P4)."""
+PARTS: Final = 4
+"""Of a step: when, where, what, and why."""
 USUAL: Final = 16
 """Steps of a turn with which nothing special happens; to count their bytes one by one would cost more than them."""
 STEP: Final = 128
@@ -60,6 +62,8 @@ class Trace:
         is_turn: whether it was accepted.
         left_out: steps in the middle that were too many to keep.
         size: bytes it takes, estimated.
+        log: the steps as they are kept: the four parts of one after those of the other, since thousands of
+            small objects that live for a while are what keeps a garbage collector busy.
     """
 
     trace_id: str | None
@@ -70,31 +74,29 @@ class Trace:
     is_turn: bool = False
     left_out: int = 0
     size: int = TRACE
-    _steps: list[tuple[int, str, str, str | None]] = attrs.Factory(list)  # tuples, which no garbage collection visits
+    log: list[Any] = attrs.Factory(list)
 
     @property
     def steps(self) -> list[Step]:
         """What was done, in the order in which it happened."""
-        return [Step(*step) for step in self._steps]
+        return [Step(*self.log[i : i + PARTS]) for i in range(0, len(self.log), PARTS)]
 
     @property
     def ended(self) -> bool:
         """Whether nothing more is to be done: the turn has ended, or what is no turn was refused or has failed."""
         if self.is_turn:
-            return any(what == "ended" for _, _, what, _ in self._steps)
-        return bool(self._steps) and self._steps[-1][2] in {"refused", "failed"}
+            return "ended" in self.log[2::PARTS]
+        return bool(self.log) and self.log[-2] in {"refused", "failed"}
 
     def add(self, at: int, where: str, what: str, reason: str | None) -> None:
         """Add a step."""
-        if reason is None and len(self._steps) < USUAL:  # which it has room for anyway
-            self._steps.append((at, where, what, None))
-            return
         reason = reason and reason[:REASON]
-        self._steps.append((at, where, what, reason))
-        size = STEP + len(reason or "")
-        if len(self._steps) > STEPS:
-            *_, left = self._steps.pop(STEPS // 2)
-            size -= STEP + len(left or "")
+        self.log += (at, where, what, reason)
+        size = len(reason or "") + (STEP if len(self.log) > USUAL * PARTS else 0)
+        if len(self.log) > STEPS * PARTS:
+            middle = STEPS // 2 * PARTS
+            size -= STEP + len(self.log[middle + PARTS - 1] or "")
+            del self.log[middle : middle + PARTS]
             self.left_out += 1
         self.size += size
         self._ring.grow(size)
@@ -189,7 +191,12 @@ class Traces:
     def note(self, trace_id: str, where: str, what: str, reason: str | None = None) -> None:
         """Add a step to the trace of a turn; one that is not remembered any more is left alone."""
         trace = self._by_id.get(trace_id)
-        if trace is not None:
+        if trace is None:
+            return
+        log = trace.log
+        if reason is None and len(log) < USUAL * PARTS:  # which it has room for anyway: the way of nearly all steps
+            log += (self._now(), where, what, None)
+        else:
             trace.add(self._now(), where, what, reason)
 
     def find(self, some_id: str) -> Trace | None:
