@@ -235,6 +235,10 @@ class Conductor:
         if self._transcript is not None:
             self._transcript.extend(records)
 
+    def miss(self, records: tuple[Record, ...], error: BrokerError) -> None:
+        """Note whose records the store refused."""
+        self._trail.miss(records, error)
+
     # -- bounds and time ----------------------------------------------------------------------------
 
     def overflow(self) -> None:

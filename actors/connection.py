@@ -32,6 +32,7 @@ from broker.hooks import Peer
 from broker.protocol.frames import close_frame, ping_frame, pong_frame, text_frame
 from broker.protocol.outgoing import Failure, Format, Outgoing, Parcel, Response, Welcome
 from broker.stats import Stats
+from broker.traces import Traces
 
 __all__ = ["Connection", "ConnectionOptions", "Hang", "Pinged", "SocketReply"]
 
@@ -80,12 +81,14 @@ class ConnectionOptions:
         outbox_bytes: what may wait for a slow peer.
         patience: seconds a peer may stay behind, or take to answer a ping or a close.
         stats: the broker's counters.
+        traces: where it is noted what a peer was not told at once.
     """
 
     clock: Clock
     outbox_bytes: int
     patience: float
     stats: Stats
+    traces: Traces
 
 
 class Connection(LoopActor):
@@ -207,7 +210,7 @@ class Connection(LoopActor):
         elif not follow.live:
             return
         elif self._is_full():
-            self._fall_behind(follow)
+            self._fall_behind(follow, page)
             return
         self._put(page.parcel.frames(self._wire, self._window_bits), len(page.parcel.items))
         if page.first:
@@ -223,8 +226,11 @@ class Connection(LoopActor):
         follow.waiting = True
         self._tell(follow.ref, Pull(self.actor_ref, follow.last))
 
-    def _fall_behind(self, follow: _Follow) -> None:
+    def _fall_behind(self, follow: _Follow, page: Page) -> None:
         follow.live = False
+        for turn_id in page.parcel.turns:
+            reason = f"{self.peer.connection_id} has no room, and is told the rest from the log when it has"
+            self._options.traces.note(turn_id, "connection", "behind", reason)
         self._tell(follow.ref, Pause(self.actor_ref))
         self._look_later()
 

@@ -120,6 +120,7 @@ class LogActor(FollowedLog):
         if not self._pending or self._pending[0] is not message.ticket:
             return  # meant for an earlier incarnation of this actor
         if isinstance(message, WriteFailed):
+            self.on_refused(self._pending[0].records, message.error)
             raise message.error
         self._release(self._pending.popleft())
 
@@ -134,6 +135,9 @@ class LogActor(FollowedLog):
 
     def on_durable(self, records: tuple[Record, ...]) -> None:
         """Run for records that have become durable, before anybody is told."""
+
+    def on_refused(self, records: tuple[Record, ...], error: BrokerError) -> None:
+        """Run for records that the store refused, before this actor starts anew."""
 
     def _release(self, done: _Pending) -> None:
         if done.records:

@@ -113,6 +113,10 @@ class Session(WatchedSession):
         """Let the conductor see what has become durable."""
         self._conductor.observe(records)
 
+    def on_refused(self, records: tuple[Record, ...], error: BrokerError) -> None:
+        """Let it see what has not."""
+        self._conductor.miss(records, error)
+
     # -- what people change ---------------------------------------------------------------------------
 
     @handles(ops.Created)

@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from broker.errors import BrokerError
 from broker.messages import AgentEvent, AgentLost, AgentReady, Record, TurnRow, TurnTaken
 from broker.traces import Traces
 
@@ -75,6 +76,11 @@ class Trail:
             if step is not None and record.turn_id is not None:
                 reason = _reason(record.data) if record.kind in _REASONED else None
                 self._note(record.turn_id, "session", step, reason)
+
+    def miss(self, records: Iterable[Record], error: BrokerError) -> None:
+        """Note the turns of which the store refused something."""
+        for turn_id in {record.turn_id for record in records if record.turn_id is not None}:
+            self._note(turn_id, "store", "refused", f"{error.code}: {error.message}")
 
     def hear(self, event: AgentEvent, running: str | None) -> None:
         """Note what an agent says that is `NEWS`; `running` is the turn that it has."""

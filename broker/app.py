@@ -273,7 +273,9 @@ class App:
             registry=self.registry,
             store=self.store,
             heartbeats=heartbeats,
-            connection=ConnectionOptions(self.clock, self.settings.limits.outbox_bytes, heartbeat.timeout, self.stats),
+            connection=ConnectionOptions(
+                self.clock, self.settings.limits.outbox_bytes, heartbeat.timeout, self.stats, self.traces
+            ),
             formats={NATIVE.name: NATIVE},
             node=new_id(),
             traces=self.traces,

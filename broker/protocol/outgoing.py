@@ -157,6 +157,12 @@ class Parcel:
         self._frames = b""
         self._others: dict[tuple[str, int], bytes] = {}
 
+    @property
+    def turns(self) -> set[str]:
+        """The turns that it tells of."""
+        records = [item.record for item in self.items if isinstance(item, SessionRecord)]
+        return {record.turn_id for record in records if record.turn_id is not None}
+
     def frames(self, wire: Format, window_bits: int) -> bytes:
         """Return the parcel's messages as WebSocket frames, one after the other."""
         if wire is self._wire and window_bits == self._bits:

@@ -35,6 +35,7 @@ _WORDS: Final = {
     "taken": "its agent is at work on it",
     "first output": "its agent is answering",
     "waits for an answer": "its agent has asked, and waits for a person",
+    "behind": "somebody who follows it was too slow to be told at once",
     "goes on": "its agent was answered, and is at work on it",
     "ended": "the agent ended it by itself",
 }

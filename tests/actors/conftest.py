@@ -204,7 +204,9 @@ class House:
             deadlines=deadlines or Deadlines(),
             limited=self.agent.capacity is not None,
         )
-        self.connection = ConnectionOptions(clock, outbox_bytes=10_000, patience=10.0, stats=self.stats)
+        self.connection = ConnectionOptions(
+            clock, outbox_bytes=10_000, patience=10.0, stats=self.stats, traces=self.traces
+        )
         self.sessions = SessionOptions(
             store=self.handle,
             clock=clock,

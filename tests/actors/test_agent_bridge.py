@@ -479,7 +479,7 @@ async def test_a_configuration_is_answered_even_if_the_agent_never_does(
 
 async def test_the_way_of_a_turn_through_the_bridge_is_noted(places: Places, bridge: Any, traces: Traces) -> None:
     for turn_id in ("t of s0", "t of s1"):
-        traces.begin(turn_id)
+        traces.begin(turn_id, session_id=turn_id[-2:], client_msg_id="m", user=None)
     places.want("s0", "s1")
     bridge.tell(Dispatch(places.ears["s0"], prompt("t of s0", "s0")))
     bridge.tell(CutAgent("s0"))

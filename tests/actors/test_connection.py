@@ -176,6 +176,19 @@ async def test_a_slow_viewer_costs_the_others_nothing_and_ends_up_with_everythin
     assert house.place(f"session:{session_id}").actor._followers[slow.ref] is True
 
 
+async def test_a_turn_that_a_viewer_was_too_slow_for_knows_of_it(house: Any) -> None:
+    viewer = house.connect("ann")
+    session_id = await house.create(viewer)
+    turn_id = (await house.start(session_id, by=viewer.by))["turn_id"]
+    turn = await house.agent.turn()
+    viewer.socket.stall()
+    for _ in range(4):
+        turn.say("x" * 5000)
+        await house.settle()
+    behind = [step for step in house.traces.find(turn_id).steps if step.where == "connection"]
+    assert [(step.what, viewer.peer.connection_id in step.reason) for step in behind] == [("behind", True)]
+
+
 async def test_a_reply_follows_a_log_before_it_answers_and_says_nothing_to_who_is_gone(client: Any) -> None:
     reply = SocketReply(client.ref, "r1", lambda value: b"%d" % value, client._refuse)
     reply.set(7)

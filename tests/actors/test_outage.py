@@ -101,6 +101,8 @@ async def test_a_turn_that_ran_into_the_outage_ends_lost_once_and_its_agent_is_c
     await turn.line.closed.wait()
     await house.settle()
     assert "message.delta" not in kinds(house, session_id)
+    refused = house.traces.find(accepted["turn_id"]).steps[-1]
+    assert (refused.where, refused.what, refused.reason.split(":")[0]) == ("store", "refused", "unavailable")
     await recovered(house)
     for _ in range(3):  # a session that failed too often is taken up again after a while
         house.clock.advance(60)

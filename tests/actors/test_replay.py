@@ -133,7 +133,9 @@ class World:
         self.clock = ManualClock()
         self.store = StepStore()
         self.supervisor = Supervisor(self.clock)
-        self.connection = ConnectionOptions(self.clock, outbox_bytes=800, patience=10.0, stats=Stats())
+        self.connection = ConnectionOptions(
+            self.clock, outbox_bytes=800, patience=10.0, stats=Stats(), traces=Traces(self.clock.now)
+        )
         options = SessionOptions(
             store=self.store,
             clock=self.clock,
