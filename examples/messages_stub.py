@@ -5,6 +5,7 @@ and one with "use bash" makes it ask for the agent's Bash tool once, so that the
 """
 
 import asyncio
+import contextlib
 import json
 import sys
 from typing import Any
@@ -23,6 +24,14 @@ async def messages(request: web.Request) -> web.StreamResponse:
         return web.json_response({**whole, "content": [{"type": "text", "text": "ok"}], "stop_reason": "end_turn"})
     stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await stream.prepare(request)
+    with contextlib.suppress(ConnectionError):  # an agent that was told to stop hangs up
+        await stream_answer(stream, body, prompt, whole, answered=answered)
+    return stream
+
+
+async def stream_answer(
+    stream: web.StreamResponse, body: Any, prompt: str, whole: dict[str, Any], *, answered: bool
+) -> None:
     await say(stream, "message_start", message=whole)
     if "use bash" in prompt and not answered and any(tool.get("name") == "Bash" for tool in body.get("tools", [])):
         stop = await call_bash(stream)
@@ -31,7 +40,6 @@ async def messages(request: web.Request) -> web.StreamResponse:
     await say(stream, "content_block_stop", index=0)
     await say(stream, "message_delta", delta={"stop_reason": stop, "stop_sequence": None}, usage=USAGE)
     await say(stream, "message_stop")
-    return stream
 
 
 def asked(content: Any) -> tuple[str, bool]:

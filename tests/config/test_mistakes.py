@@ -7,6 +7,8 @@ import pytest
 
 from broker.config import ConfigErrors, Loaded, load
 
+KINDS = "echo, acp, websocket, worker, anthropic"
+
 EXPOSED = (
     "reachable from other machines, and nobody has to show a token; "
     "load an auth plugin that asks for one, or set listen.insecure: true"
@@ -104,10 +106,10 @@ def mistakes(tmp_path: Path):
         ),
         ("store: {url: 'mysql://db'}", "1:14: store.url: expected sqlite:///FILE, sqlite:////ABSOLUTE/FILE or memory:"),
         # agents
-        ("agents: {echo: {delay: 1s}}", "1:16: agents.echo.kind: missing; one of: echo, acp"),
+        ("agents: {echo: {delay: 1s}}", f"1:16: agents.echo.kind: missing; one of: {KINDS}"),
         (
             "agents: {echo: {kind: ehco}}",
-            ("1:23: agents.echo.kind: unknown kind; known are: echo, acp; did you mean 'echo'?"),
+            f"1:23: agents.echo.kind: unknown kind; known are: {KINDS}; did you mean 'echo'?",
         ),
         ("agents: {echo: {kind: acp}}", "1:10: agents.echo.command: missing"),
         ("agents: {echo: {kind: acp, command: claude --acp}}", "1:37: agents.echo.command: expected a list, got text"),
