@@ -9,7 +9,7 @@ import attrs
 import msgspec
 
 from broker.agents.echo.faults import Actor, perform
-from broker.agents.echo.play import CallLater, Play
+from broker.agents.echo.play import BREATH, CallLater, Play, Script
 from broker.agents.port import Configuration, Configured, Emit, Opening
 from broker.errors import BrokerError
 from broker.messages import Prompt, TextDelta, TurnFailed, TurnSettled
@@ -49,7 +49,7 @@ class EchoAgent:
     """An agent profile of kind `echo` (PROTOCOL section 4).
 
     Attributes:
-        delay: seconds between two chunks; 0 streams the whole answer at once, without a task or timer.
+        delay: seconds between two chunks; 0 streams the whole answer at once, a long one in stretches; without a task.
         chunk: what comes in one delta.
         faults: whether prompts such as `/silence` are obeyed (`broker.agents.echo.faults`).
         call_later: where time comes from; the running loop if left out.
@@ -88,7 +88,7 @@ class EchoLink:
         self._paused = False
 
     def start_turn(self, prompt: Prompt) -> None:
-        """Stream the prompt back; without a delay all of it is emitted before this returns."""
+        """Stream the prompt back; without a delay all of it is emitted before this returns, unless it is long."""
         turn_id = prompt.turn_id
         if self._play is not None and not self._play.over:
             self._emit(TurnFailed(turn_id, "busy", "The echo is still streaming another turn.", retryable=True))
@@ -101,7 +101,11 @@ class EchoLink:
         if self._agent.delay or (self._agent.faults and text.startswith("/")):
             self._begin(self._play_of(turn_id, text))
             return
-        for chunk in chunks_of(text, self._agent.chunk):
+        chunks = chunks_of(text, self._agent.chunk)
+        if len(chunks) > BREATH:
+            self._begin(Play(turn_id, _in_slices(turn_id, chunks), self._emit, self._agent.call_later))
+            return
+        for chunk in chunks:
             self._emit(TextDelta(turn_id, chunk))
         self._emit(TurnSettled(turn_id, "end_turn"))
 
@@ -153,3 +157,12 @@ class EchoLink:
         if self._play is not None:
             self._play.stop()
             self._play = None
+
+
+def _in_slices(turn_id: str, chunks: list[str]) -> Script:
+    """Say a long answer with pauses in which the loop can see to everybody else."""
+    for start in range(0, len(chunks), BREATH):
+        for chunk in chunks[start : start + BREATH]:
+            yield TextDelta(turn_id, chunk)
+        yield 0.0
+    yield TurnSettled(turn_id, "end_turn")

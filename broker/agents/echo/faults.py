@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 import msgspec
 
-from broker.agents.echo.play import FOREVER, Script
+from broker.agents.echo.play import BREATH, FOREVER, Script
 from broker.config.units import parse_duration
 from broker.messages import (
     AgentLost,
@@ -25,8 +25,6 @@ from broker.messages import (
 
 __all__ = ["FAULTS", "Actor", "Fault", "perform"]
 
-BREATH: Final = 256
-"""Tokens of a flood that are said at a stretch; between two stretches the loop has its turn."""
 
 MOST: Final = 1_000_000
 """Tokens of the longest flood."""

@@ -8,11 +8,13 @@ from typing import Final, Protocol
 from broker.agents.port import Emit
 from broker.messages import AgentEvent, AgentLost, TurnFailed, TurnSettled
 
-__all__ = ["FOREVER", "CallLater", "Play", "Script", "Timer"]
+__all__ = ["BREATH", "FOREVER", "CallLater", "Play", "Script", "Timer"]
 
 Script = Generator[AgentEvent | float, str | None, None]
 """Yields an event to be said, or seconds to wait; a wait gives back the option that a person chose meanwhile."""
 
+BREATH: Final = 256
+"""Deltas of a long answer that are said at a stretch; between two stretches the loop has its turn."""
 FOREVER: Final = math.inf
 """The wait that only an answer to a question ends."""
 

@@ -66,6 +66,19 @@ def test_without_a_delay_all_is_said_before_start_turn_returns():
     assert heard == [TextDelta("t1", "hello "), TextDelta("t1", "world"), TurnSettled("t1", "end_turn")]
 
 
+def test_a_long_answer_is_said_in_stretches_so_that_the_loop_can_see_to_others():
+    clock = HandClock()
+    link, heard = opened(call_later=clock.call_later)
+    words = [f"{n} " for n in range(600)]
+    link.start_turn(prompt("".join(words)))
+    lengths = [len(heard)]
+    while clock.due:
+        clock.ring()
+        lengths.append(len(heard))
+    assert lengths == [256, 512, 600, 601]
+    assert heard == [*(TextDelta("t1", word) for word in words), TurnSettled("t1", "end_turn")]
+
+
 def test_an_empty_prompt_settles_without_text():
     link, heard = opened()
     link.start_turn(prompt(""))
