@@ -111,7 +111,7 @@ class AgentBridge(LoopActor):
 
     @handles(WantSlot)
     def _want(self, message: WantSlot) -> None:
-        self._slots.want(message.session, message.session_id, message.turn_id)
+        self._slots.want(message.session, message.session_id, message.turn_id, message.number)
 
     @handles(ReleaseSlot)
     def _release(self, message: ReleaseSlot) -> None:

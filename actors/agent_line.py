@@ -41,10 +41,10 @@ class AgentLine:
         self._session_id = session_id
         self._bridge = bridge
 
-    def want(self, turn_id: str) -> None:
+    def want(self, turn_id: str, number: int) -> None:
         """Ask for a place; where nobody could give one, handing the turn on is what says why it fails."""
-        if not self._tell(WantSlot(self._session, self._session_id, turn_id)):
-            self._session.tell(SlotAnswer(turn_id, "granted"), urgent=True)
+        if not self._tell(WantSlot(self._session, self._session_id, turn_id, number)):
+            self._session.tell(SlotAnswer(turn_id, "granted", number), urgent=True)
 
     def release(self, turn_id: str) -> None:
         """Give a place back, or no longer want it."""

@@ -26,11 +26,15 @@ __all__ = [
 
 @attrs.define
 class WantSlot:
-    """A turn asks for one of its agent's places; answered with a `SlotAnswer`, and again when that changes."""
+    """A turn asks for one of its agent's places; answered with a `SlotAnswer`, and again when that changes.
+
+    Each of these carries the number of the ask.
+    """
 
     session: LoopRef[Any]
     session_id: str
     turn_id: str
+    number: int
 
 
 @attrs.define

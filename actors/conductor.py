@@ -91,6 +91,8 @@ class Conductor:
                 self._trail.take_up(row)
         if stored.unfinished:
             logger.bind(session=row.session_id).info("taking up the turns that an earlier run left open")
+        if self._log.written_bytes > self.quota:
+            self.overflow()  # before a turn that waited is dispatched
         self.machine.recover(stored.turns, stored.leftovers, now=self._clock.monotonic())
 
     # -- what people do -----------------------------------------------------------------------------
@@ -198,14 +200,15 @@ class Conductor:
         match command:
             case StartTurn(prompt):
                 self._dispatch(prompt)
-            case AskSlot(turn_id):
-                self.line.want(turn_id)
+            case AskSlot(turn_id, number):
+                self.line.want(turn_id, number)
             case CancelTurn(turn_id):
                 self.line.cancel(turn_id)
             case AnswerApproval(turn_id, key, option_id):
                 self.line.answer(turn_id, key, option_id)
             case CutLink(turn_id):
-                self._trail.cut(turn_id)
+                if turn_id is not None:
+                    self._trail.cut(turn_id)
                 self.line.cut()
 
     def _dispatch(self, prompt: Prompt) -> None:
@@ -242,9 +245,8 @@ class Conductor:
     # -- bounds and time ----------------------------------------------------------------------------
 
     def overflow(self) -> None:
-        """End the running turn: the session's log has outgrown its quota."""
-        if self.machine.running is not None:
-            self.machine.overflow(now=self._clock.monotonic())
+        """End every turn and cut the agent: the session's log has outgrown its quota."""
+        self.machine.overflow(now=self._clock.monotonic())
 
     def set_timer(self) -> None:
         """See to it that the machine is called when something is due; a timer that is too early does no harm."""

@@ -267,8 +267,9 @@ class Connection(LoopActor):
         follow = self._follows.get(message.log) if self._follows else None
         if follow is not None:
             follow.live, follow.waiting = False, True
-            member = {"connection_id": self.peer.connection_id, "user": self.peer.principal.user}
-            self._tell(follow.ref, Follow(self.actor_ref, follow.last, message.newcomer, member))
+            peer = self.peer
+            again = Follow(self.actor_ref, follow.last, message.newcomer, peer.principal, peer.connection_id)
+            self._tell(follow.ref, again)
 
     @handles(LogUnreadable)
     def _give_up(self, message: LogUnreadable) -> None:

@@ -7,19 +7,20 @@ no double (PROTOCOL P3). What is live and what is replayed are the same records.
 
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
 import pykka
 
-from broker.actors.following import Follow, LogFailed, LogUnreadable, Page, Pause, Pull, Unfollow
+from broker.actors.following import Follow, LogFailed, LogUnreadable, Page, PageRead, Pause, Pull, Unfollow
 from broker.actors.loop import LoopActor, handles
 from broker.actors.options import LogOptions
 from broker.actors.ref import LoopRef
 from broker.errors import BrokerError
 from broker.messages import Record
 from broker.protocol.outgoing import Outgoing, Parcel
+from broker.tasks import spawn
 
 __all__ = ["FollowedLog", "Position"]
 
@@ -64,6 +65,7 @@ class FollowedLog(LoopActor):
         self._tail: deque[Record] = deque(maxlen=TAIL)
         self._followers: dict[LoopRef[Any], bool] = {}  # the connection -> whether it is live
         self._newcomers: set[LoopRef[Any]] = set()  # to be told when they have caught up
+        self._reads: dict[LoopRef[Any], PageRead] = {}  # what is being read for whom
 
     @abstractmethod
     def present(self, record: Record) -> Outgoing:
@@ -92,18 +94,17 @@ class FollowedLog(LoopActor):
         return Position(after, recovered=True)
 
     @handles(Pull, Follow)
-    def take_follower(self, message: Pull | Follow) -> Coroutine[Any, Any, None] | None:
+    def take_follower(self, message: Pull | Follow) -> None:
         """Serve a follower the next page; the last one makes it live."""
-        if isinstance(message, Pull) and message.follower not in self._followers:
-            return None  # it left meanwhile
+        follower = message.follower
+        if isinstance(message, Pull) and (follower not in self._followers or follower in self._reads):
+            return  # it left meanwhile, or has attached anew since it pulled
         if isinstance(message, Follow) and message.newcomer:
-            self._newcomers.add(message.follower)
-        return self.serve(message.follower, message.after)
+            self._newcomers.add(follower)
+        self.serve(follower, message.after)
 
-    def serve(
-        self, follower: LoopRef[Any], after: int, first: tuple[Outgoing, ...] = ()
-    ) -> Coroutine[Any, Any, None] | None:
-        """Tell a follower the records after `after`, as far as one page goes; from memory at once, else awaited.
+    def serve(self, follower: LoopRef[Any], after: int, first: tuple[Outgoing, ...] = ()) -> None:
+        """Tell a follower the records after `after`, as far as one page goes; from memory at once, else once read.
 
         Args:
             follower: the connection.
@@ -112,19 +113,35 @@ class FollowedLog(LoopActor):
         """
         tail = self._tail
         if after < self._durable_head and (not tail or tail[0].seq > after + 1):
-            return self._serve_from_store(follower, after, first)
+            self._followers[follower] = False
+            read = self._reads[follower] = PageRead(follower, after, first)
+            spawn(self._read_page(read), name=f"{self.log} reads a page")
+            return
+        self._reads.pop(follower, None)
         self._hand_out(follower, after, first, _some(tail, after))
-        return None
 
-    async def _serve_from_store(self, follower: LoopRef[Any], after: int, first: tuple[Outgoing, ...]) -> None:
-        try:
-            page = await self._store.read("records_after", self.log, after, limit=PAGE_RECORDS, max_bytes=PAGE_BYTES)
-        except BrokerError:
+    async def _read_page(self, read: PageRead) -> None:
+        """Read in a task of its own: a slow disk must hold up neither the turns nor the other followers."""
+        with suppress(BrokerError):
+            read.records = await self._store.read(
+                "records_after", self.log, read.after, limit=PAGE_RECORDS, max_bytes=PAGE_BYTES
+            )
+        with suppress(pykka.ActorDeadError):
+            self.actor_ref.tell(read, urgent=True)  # at most one for each that follows or has followed
+
+    @handles(PageRead)
+    def _hand_out_read(self, read: PageRead) -> None:
+        follower = read.follower
+        if self._reads.get(follower) is not read:
+            return  # it left, was served anew, or an earlier incarnation of this actor asked
+        del self._reads[follower]
+        if read.records is None:
             self.forget_follower(follower)
             self._tell(follower, LogUnreadable(self.log))
             return
-        # What was committed while this waited has not been shown to the live followers yet: it comes by itself.
-        self._hand_out(follower, after, first, [record for record in page if record.seq <= self._durable_head])
+        # What was committed meanwhile, but is not known here to be durable, has not been shown to anybody yet.
+        known = [record for record in read.records if record.seq <= self._durable_head]
+        self._hand_out(follower, read.after, read.first, known)
 
     def _hand_out(self, follower: LoopRef[Any], after: int, first: tuple[Outgoing, ...], records: list[Record]) -> None:
         at = records[-1].seq if records else after
@@ -163,6 +180,7 @@ class FollowedLog(LoopActor):
         """Let go of a follower."""
         self._followers.pop(follower, None)
         self._newcomers.discard(follower)
+        self._reads.pop(follower, None)
 
     def send_round(self) -> None:
         """Have the followers ask the next incarnation of this actor for what comes after what they have."""

@@ -5,7 +5,8 @@ from typing import Any
 import attrs
 
 from broker.actors.ref import LoopRef
-from broker.protocol.outgoing import Parcel
+from broker.messages import Principal, Record
+from broker.protocol.outgoing import Outgoing, Parcel
 
 __all__ = [
     "Follow",
@@ -14,6 +15,7 @@ __all__ = [
     "LogFailed",
     "LogUnreadable",
     "Page",
+    "PageRead",
     "Pause",
     "Pull",
     "Unfollow",
@@ -44,13 +46,34 @@ class Follow:
         follower: the connection.
         after: where it stands.
         newcomer: whether it has still to be told that it has caught up.
-        member: who it is, for a room.
+        by: whose connection it is.
+        connection_id: which one it is, for a room.
     """
 
     follower: LoopRef[Any]
     after: int
     newcomer: bool
-    member: dict[str, str | None]
+    by: Principal
+    connection_id: str
+
+
+@attrs.define(eq=False)
+class PageRead:
+    """The log's actor tells itself what it has read for a follower.
+
+    It counts only as long as it is the follower's newest: one that left, or attached anew, gets no stale page.
+
+    Attributes:
+        follower: the connection.
+        after: where it stands.
+        first: what it is told before.
+        records: what was read; None if it could not be.
+    """
+
+    follower: LoopRef[Any]
+    after: int
+    first: tuple[Outgoing, ...]
+    records: list[Record] | None = None
 
 
 @attrs.define

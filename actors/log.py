@@ -74,6 +74,13 @@ class LogActor(FollowedLog):
         """Answer the message in hand once everything written so far is durable (P1)."""
         self._draft.replies.append((self.answer_later(), value))
 
+    def refuse(self, reply_to: ReplyTo, error: Exception) -> None:
+        """Refuse once everything written so far is durable, since a refusal may tell of it as an answer does (P1)."""
+        if self.settled and not self._delete:
+            super().refuse(reply_to, error)
+        else:
+            self._draft.replies.append((reply_to, error))
+
     def on_drained(self) -> None:
         """Send what this burst of messages has written to the store as one write."""
         draft = self._draft
@@ -143,7 +150,10 @@ class LogActor(FollowedLog):
         if done.records:
             self.on_durable(done.records)
         for reply_to, value in done.replies:
-            reply_to.set(value)
+            if isinstance(value, BrokerError):
+                reply_to.set_exception((BrokerError, value, value.__traceback__))
+            else:
+                reply_to.set(value)
         if done.records:
             self.durable_bytes = done.written_bytes
             self.advance(done.records)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar, cast
 
@@ -141,6 +141,14 @@ class LoopActor(pykka.Actor):
         reply_to, envelope.reply_to = envelope.reply_to, None
         return cast("ReplyTo", reply_to)
 
+    def refuse(self, reply_to: ReplyTo, error: Exception) -> None:
+        """Answer an ask with one of the `refusals`; whoever overrides this must answer exactly once."""
+        reply_to.set_exception((type(error), error, error.__traceback__))
+
+    def answer_from(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Answer the message in hand with what `work` returns or raises, and take other messages meanwhile."""
+        spawn(_answer_from(work, self.answer_later()), name=f"{self.actor_urn} answers a message")
+
     def supervised_by(self, on_death: Callable[[LoopRef[Any], BaseException], None]) -> None:
         """Name who is told when this actor fails."""
         self._supervisor = on_death
@@ -148,10 +156,9 @@ class LoopActor(pykka.Actor):
     def work_off_inbox(self) -> bool:
         """Handle the waiting mail, at most `TURN` messages; return whether there is more to do now."""
         inbox = self.actor_inbox
-        handlers = self._direct
         for _ in range(min(len(inbox), TURN)):
             item = inbox.popleft()
-            handler = handlers.get(type(item))
+            handler = self._direct.get(type(item))  # looked up afresh: any message may be where `screen_mail` begins
             if handler is None:  # an ask, a stop, a proxy's call, or something nothing is marked for
                 if not self._handle(item):
                     return False
@@ -241,9 +248,11 @@ class LoopActor(pykka.Actor):
         if envelope is None or envelope.reply_to is None:
             self._fail(error)
             return
+        if isinstance(error, self.refusals):
+            self.refuse(envelope.reply_to, error)
+            return
         self._fail_envelope(envelope, error)
-        if not isinstance(error, self.refusals):
-            self._fail(error)
+        self._fail(error)
 
     @staticmethod
     def _fail_envelope(envelope: Envelope[Any] | None, error: BaseException) -> None:
@@ -292,3 +301,12 @@ class LoopActor(pykka.Actor):
             answer_dead(item, error)
         self.actor_inbox.clear()
         self.actor_ref.forget()
+
+
+async def _answer_from(work: Coroutine[Any, Any, Any], reply_to: ReplyTo) -> None:
+    try:
+        reply_to.set(await work)
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as e:  # noqa: BLE001 - whatever it is, who asked must not wait for ever
+        reply_to.set_exception((type(e), e, e.__traceback__))

@@ -16,7 +16,7 @@ from broker.turns.leftovers import KINDS, OUTPUT, USAGE, Leftovers, leftovers_of
 __all__ = ["StoredSession", "read_session"]
 
 LEFTOVERS: Final = 1000
-"""Newest records that are looked at of the kinds that tell how turns were left."""
+"""Records that are read at a time of the kinds that tell how turns were left."""
 STATES: Final = 50
 """Newest states of the agent among which what it calls the session is looked for."""
 PAGE: Final = 64
@@ -72,7 +72,7 @@ async def read_session(store: StorePort, session_id: str, agents: Mapping[str, A
     past, agent = _Past(store, name, log.head), agents.get(row.agent)
     stored = StoredSession(row=row, log=log, turns=await store.read("turns", session_id))
     if stored.unfinished:
-        stored.leftovers = await past.leftovers()
+        stored.leftovers = await past.leftovers({turn.turn_id: turn.seq for turn in stored.turns if not turn.outcome})
     if agent is not None and agent.memory:
         stored.memory = await past.memory()
     if agent is not None and agent.history:
@@ -94,14 +94,22 @@ class _Past:
         )
         return page
 
-    async def leftovers(self) -> Leftovers:
-        """Return what the log says of turns that have not ended."""
-        told = [
-            *await self.newest(OUTPUT, 1),
-            *await self.newest(USAGE, 1),
-            *await self.newest(KINDS, LEFTOVERS),
-        ]
-        return leftovers_of(told)
+    async def leftovers(self, unfinished: Mapping[str, int]) -> Leftovers:
+        """Return what the log says of turns that have not ended, given with the numbers of their first records."""
+        told = [*await self.newest(OUTPUT, 1), *await self.newest(USAGE, 1)]
+        return leftovers_of(told + await self._told_of(unfinished))
+
+    async def _told_of(self, unfinished: Mapping[str, int]) -> list[Record]:
+        """Return the newest records of `KINDS`, and those of the unfinished turns however far back they are.
+
+        A turn may wait, or ask and be answered, so often that the newest ones do not reach back to its beginning;
+        further back what other turns left is of no use to anybody.
+        """
+        page = told = await self.newest(KINDS, LEFTOVERS)
+        while len(page) == LEFTOVERS and page[0].seq > min(unfinished.values()):
+            page = await self.newest(KINDS, LEFTOVERS, page[0].seq)
+            told = [record for record in page if record.turn_id in unfinished] + told
+        return told
 
     async def memory(self) -> str | None:
         """Return what the agent called the session when it last opened it."""

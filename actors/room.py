@@ -34,6 +34,7 @@ class Room(LogActor):
         if not self._options.history:
             self.epoch = new_id()
             return
+        await self._store.flush()  # what an earlier incarnation wrote may be on its way
         log = await self._store.read("log", self.log)
         if log is None:
             self.epoch = self._create = new_id()
@@ -53,7 +54,7 @@ class Room(LogActor):
             super().on_drained()
 
     @handles(Join)
-    def _join(self, message: Join) -> Any:
+    def _join(self, message: Join) -> None:
         self._members[message.follower] = {"connection_id": message.connection_id, "user": message.by.user}
         position = self.locate(-1 if message.after_seq is None else message.after_seq, message.epoch)
         answer = {
@@ -64,7 +65,7 @@ class Room(LogActor):
             "recovered": position.recovered,
         }
         self.answer_later().set(FollowAnswer(answer, Following(self.log, self.actor_ref, position.after)))
-        return self.serve(message.follower, position.after)
+        self.serve(message.follower, position.after)
 
     @handles(Leave)
     def _leave(self, message: Leave) -> FollowAnswer:
@@ -86,18 +87,22 @@ class Room(LogActor):
         return {"members": list(self._members.values())}
 
     @handles(RoomHistory)
-    async def _history(self, message: RoomHistory) -> list[Record]:
+    def _history(self, message: RoomHistory) -> list[Record] | None:
         if not self._options.history:
             return []
         before = min(message.before_seq or self._durable_head + 1, self._durable_head + 1)
-        page: list[Record] = await self._store.read("records_before", self.log, before, limit=message.limit)
+        self.answer_from(self._read_history(before, message.limit))
+        return None
+
+    async def _read_history(self, before: int, limit: int) -> list[Record]:
+        page: list[Record] = await self._store.read("records_before", self.log, before, limit=limit)
         return [record for record in page if record.seq >= self.floor]
 
     @handles(Follow)
-    def _take_back(self, message: Follow) -> Any:
+    def _take_back(self, message: Follow) -> None:
         """Take back a member that an earlier incarnation of this actor had."""
-        self._members[message.follower] = message.member
-        return self.take_follower(message)
+        self._members[message.follower] = {"connection_id": message.connection_id, "user": message.by.user}
+        self.take_follower(message)
 
     @handles(MayStop)
     def _may_stop(self, message: MayStop | None = None) -> bool:

@@ -54,6 +54,7 @@ class Session(WatchedSession):
         if new is not None and not self._chosen:
             self._begin(new)
             return
+        await self._store.flush()  # what an earlier incarnation wrote may be on its way
         stored = await read_session(self._store, self.session_id, self._options.agents)
         if stored is not None:
             self._new = False
@@ -232,7 +233,7 @@ class Session(WatchedSession):
     def _hear_variables(self, event: VariablesSet) -> None:
         self._conductor.hear(event)
         row, running = self._its_row(), self.machine.running
-        if row.closed:
+        if not self._conductor.open:
             return
         turn_id = None if running is None or running.turn_id != event.turn_id else running.turn_id
         try:

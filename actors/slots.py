@@ -19,10 +19,11 @@ __all__ = ["Slots"]
 
 @attrs.frozen
 class _Waiting:
-    """A turn that wants a place."""
+    """A turn that wants a place, and the number of its ask."""
 
     session: LoopRef[Any]
     turn_id: str
+    number: int
 
 
 class Slots:
@@ -40,12 +41,12 @@ class Slots:
         self._waiting: dict[str, _Waiting] = {}  # session id -> its turn; in the order of asking
         self._served = True  # whether those who wait were told that there is somebody to wait for
 
-    def want(self, session: LoopRef[Any], session_id: str, turn_id: str) -> None:
+    def want(self, session: LoopRef[Any], session_id: str, turn_id: str, number: int) -> None:
         """Ask for a place; a session that asks for another turn wants it in the place, or the rank, of the one before.
 
         That one is not under way any more, or never was.
         """
-        waiting = _Waiting(session, turn_id)
+        waiting = _Waiting(session, turn_id, number)
         if session_id in self._taken:
             self._taken[session_id] = turn_id
             self._tell(waiting, "granted")
@@ -93,7 +94,7 @@ class Slots:
         """Tell the session; return whether there still is one."""
         self._note(waiting.turn_id, state)
         try:
-            waiting.session.tell(SlotAnswer(waiting.turn_id, state), urgent=True)
+            waiting.session.tell(SlotAnswer(waiting.turn_id, state, waiting.number), urgent=True)
         except pykka.ActorDeadError:
             return False
         return True

@@ -4,6 +4,7 @@ While one transaction is on its way to the disk, everything that arrives is gath
 tens to hundreds of records share an fsync, and nobody is told before it is done (PROTOCOL P1).
 """
 
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Protocol, cast
@@ -13,7 +14,7 @@ import pykka
 from loguru import logger
 from pykka.messages import ProxyCall
 
-from broker.actors.futures import ask_thread
+from broker.actors.futures import ReplyTo, ask_thread
 from broker.actors.loop import LoopActor, handles
 from broker.actors.ref import LoopRef
 from broker.clock import Clock, Timer
@@ -23,7 +24,7 @@ from broker.messages import Write
 from broker.stats import Stats
 from broker.store.port import Engine, Reader, StoreError
 
-__all__ = ["Append", "Committed", "Expire", "Store", "StoreHandle", "StorePort", "WriteFailed"]
+__all__ = ["Append", "Committed", "Expire", "Flush", "Store", "StoreHandle", "StorePort", "WriteFailed"]
 
 MAX_BATCH = 2000
 """Writes in one transaction: enough to share an fsync, few enough that nobody waits long for it."""
@@ -64,6 +65,11 @@ class Expire:
     rooms_before: int
     room_history: int
     live: frozenset[str]
+
+
+@attrs.frozen
+class Flush:
+    """Answer once every write that was given before this is in the store, or refused."""
 
 
 @attrs.define
@@ -146,6 +152,9 @@ class StorePort(Protocol):
     async def read(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of `broker.store.port.Reader` in the reading thread."""
 
+    async def flush(self) -> None:
+        """Return once every write given before is in the store, or refused, so that a read sees how it ended."""
+
 
 class Store(LoopActor):
     """Gathers writes on the loop and hands them to the writing thread, one transaction at a time."""
@@ -159,6 +168,9 @@ class Store(LoopActor):
         self._stats = stats
         self._waiting: list[Append] = []
         self._writing = False
+        self._given = 0  # writes that were ever given, and of those ...
+        self._settled = 0  # ... how many are in the store, or refused
+        self._flushes: deque[tuple[int, ReplyTo]] = deque()  # who waits until so many are
         self._probe: Timer | None = None
         self.healthy = True
         stats.store_backlog = lambda: len(self._waiting)
@@ -171,6 +183,13 @@ class Store(LoopActor):
     @handles(Append)
     def _gather(self, append: Append) -> None:
         self._waiting.append(append)
+        self._given += 1
+
+    @handles(Flush)
+    def _flush(self, _: Flush) -> None:
+        if self._settled == self._given:
+            return
+        self._flushes.append((self._given, self.answer_later()))
 
     @handles(Committed, WriteFailed)
     def _hear_of_probe(self, _: Committed | WriteFailed) -> None:
@@ -183,6 +202,12 @@ class Store(LoopActor):
         batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         self._writing = True
         self._writer.tell((_Batch(batch, self._clock.monotonic()), self.actor_ref))
+
+    def on_stop(self) -> None:
+        """Let nobody wait for what is written only after this actor."""
+        error = pykka.ActorDeadError("the store has stopped")
+        for _, reply_to in self._flushes:
+            reply_to.set_exception((pykka.ActorDeadError, error, None))
 
     async def read(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Call a method of the reader in its thread.
@@ -223,6 +248,9 @@ class Store(LoopActor):
             else:
                 self._stats.records += len(append.write.records)
                 append.owner.tell(Committed(append.ticket), urgent=True)
+        self._settled += len(batch.appends)
+        while self._flushes and self._flushes[0][0] <= self._settled:
+            self._flushes.popleft()[1].set(None)
 
     def _mark_sick(self, why: str) -> None:
         if self.healthy:
@@ -277,6 +305,17 @@ class StoreHandle:
     async def read(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """See `StorePort`."""
         return await self._actor.read(method, *args, **kwargs)
+
+    async def flush(self) -> None:
+        """See `StorePort`.
+
+        Raises:
+            BrokerError: `unavailable` if the store has stopped.
+        """
+        try:
+            await self._ref.ask(Flush())
+        except pykka.ActorDeadError as e:
+            raise BrokerError("unavailable", "The store has stopped.", retry_after=1.0) from e
 
     async def expire(self, message: Expire) -> list[str]:
         """Drop what is past keeping and return the names of the logs that are gone."""

@@ -1,7 +1,6 @@
 """A session as those who may see it see it: who they are, what they are shown, and with whom it is shared."""
 
 from abc import abstractmethod
-from collections.abc import Coroutine
 from functools import partial
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ from broker.actors.options import SessionOptions
 from broker.actors.ref import LoopRef
 from broker.messages import Principal, Record, SessionRow
 from broker.protocol.outgoing import CaughtUp, Outgoing, SessionRecord, SessionReset
-from broker.sessions import CONVERSATION, Role, require, session_data, shared_with
+from broker.sessions import CONVERSATION, Role, require, role_of, session_data, shared_with
 from broker.turns import TurnMachine
 
 __all__ = ["WatchedSession"]
@@ -41,7 +40,7 @@ class WatchedSession(LogActor):
         """The turns."""
 
     @handles(ops.Attach)
-    def _attach(self, message: ops.Attach) -> Coroutine[Any, Any, None] | None:
+    def _attach(self, message: ops.Attach) -> None:
         row = self._check(message.by, "viewer")
         position = self.locate(message.after_seq, message.epoch)
         head = self._durable_head
@@ -59,12 +58,16 @@ class WatchedSession(LogActor):
         self._newcomers.add(message.follower)
         self._viewers[message.follower] = message.by.user
         reset = () if position.recovered else (SessionReset(self.session_id, self.epoch, head, self.floor),)
-        return self.serve(message.follower, position.after, reset)
+        self.serve(message.follower, position.after, reset)
 
     @handles(Follow)
-    def _attach_again(self, message: Follow) -> Coroutine[Any, Any, None] | None:
-        self._viewers[message.follower] = message.member["user"]
-        return self.take_follower(message)
+    def _attach_again(self, message: Follow) -> None:
+        """Take back a follower of an earlier incarnation, unless it may not see the session any more."""
+        if self._row is None or role_of(self._row, message.by) is None:
+            self._tell(message.follower, Unfollowing(self.log))
+            return
+        self._viewers[message.follower] = message.by.user
+        self.take_follower(message)
 
     @handles(ops.Detach)
     def _detach(self, message: ops.Detach) -> FollowAnswer:
@@ -84,14 +87,11 @@ class WatchedSession(LogActor):
         return {**view, **self.machine.view(), "variables": self._variables}
 
     @handles(ops.History)
-    async def _history(self, message: ops.History) -> list[Record]:
+    def _history(self, message: ops.History) -> None:
         self._check(message.by, "viewer")
         before = min(message.before_seq or self._durable_head + 1, self._durable_head + 1)
         kinds = CONVERSATION if message.kind == "messages" else None
-        page: list[Record] = await self._store.read(
-            "records_before", self.log, before, limit=message.limit, kinds=kinds
-        )
-        return page
+        self.answer_from(self._store.read("records_before", self.log, before, limit=message.limit, kinds=kinds))
 
     @handles(ops.Share)
     def _share(self, message: ops.Share) -> None:

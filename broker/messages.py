@@ -212,10 +212,12 @@ class SlotAnswer:
     Attributes:
         turn_id: the turn.
         state: `granted`: it may be dispatched; `waiting`: all places are taken; `unserved`: there is no agent at all.
+        number: the ask that this answers, for a turn may stand back and ask again while an answer is on its way.
     """
 
     turn_id: str
     state: Literal["granted", "waiting", "unserved"]
+    number: int
 
 
 @attrs.define

@@ -10,6 +10,8 @@ __all__ = ["serve"]
 
 FAREWELL_SECONDS: Final = 2.0
 """For turns that are cut short to clean up, and for their ends to reach the broker."""
+LAST_WORD_SECONDS: Final = 1.0
+"""For the ends of turns that did not end themselves to reach the broker."""
 
 
 async def serve(link: Link, turns: Turns, stop: asyncio.Event, grace: float) -> None:
@@ -29,6 +31,8 @@ async def serve(link: Link, turns: Turns, stop: asyncio.Event, grace: float) -> 
         turns.stop()
         try:
             await _settled(turns, linked, FAREWELL_SECONDS)
+            if turns.cut():
+                await _settled(turns, linked, LAST_WORD_SECONDS)
         finally:
             asked.cancel()
             linked.cancel()

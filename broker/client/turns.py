@@ -190,6 +190,17 @@ class Turns:
                 run.cause = run.cause or "worker"
                 run.task.cancel()
 
+    def cut(self) -> bool:
+        """Say the end of the turns that run on though they were cancelled; tell whether there are any."""
+        running = [run for run in self._runs.values() if run.voice.open]
+        for run in running:
+            log.warning("turn %s does not end though it was cancelled", run.turn.turn_id)
+            if run.cause == "person":
+                run.voice.end("turn_end", {"stop_reason": "cancelled"})
+            else:
+                run.voice.end("turn_error", _unavailable("The worker was stopped."))
+        return bool(running)
+
     def _ended(self, run: _Run, task: asyncio.Task[str]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, TurnFailed):

@@ -3,13 +3,13 @@
 import asyncio
 import inspect
 import logging
-import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, nullcontext, suppress
+from contextlib import aclosing, nullcontext
 from typing import Final, get_args
 
 from broker.client.dial import Dial, GetToken
 from broker.client.link import Backoff, Link
+from broker.client.program import run
 from broker.client.service import serve
 from broker.client.turn import StopReason, Turn
 from broker.client.turns import Turns
@@ -85,6 +85,9 @@ class Worker:
     ) -> None:
         """Serve until SIGTERM or Ctrl-C; a second one does not wait for the turns that run.
 
+        An answer that goes on though it was cancelled, or blocks a thread, does not keep the process: that
+        ends without it a few seconds after the worker has left, by `os._exit`, where this is the main thread.
+
         Logs to stderr, unless the program has set up logging.
 
         Args:
@@ -98,8 +101,7 @@ class Worker:
             ValueError: an argument or an attribute is wrong.
         """
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-        with suppress(KeyboardInterrupt):
-            asyncio.run(self._run(url, token, get_token, grace))
+        run(lambda stop: self.serve(url, token=token, get_token=get_token, grace=grace, stop=stop))
 
     async def serve(
         self,
@@ -133,22 +135,6 @@ class Worker:
         dial = Dial(url, _tokens(token, get_token))
         link = Link(dial, hello, turns, Backoff(*self.pauses), SystemClock())
         await serve(link, turns, stop or asyncio.Event(), grace)
-
-    async def _run(self, url: str, token: str | None, get_token: Tokens | None, grace: float) -> None:
-        stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        serving = loop.create_task(self.serve(url, token=token, get_token=get_token, grace=grace, stop=stop))
-
-        def stopped() -> None:
-            if stop.is_set():
-                serving.cancel()
-            stop.set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with suppress(NotImplementedError, RuntimeError, ValueError):  # not here, or not in this thread
-                loop.add_signal_handler(number, stopped)
-        with suppress(asyncio.CancelledError):
-            await serving
 
     async def _perform(self, turn: Turn) -> str:
         answer = self.answer(turn)

@@ -11,9 +11,15 @@ __all__ = ["Accepted", "AnswerApproval", "AskSlot", "CancelTurn", "Command", "Cu
 
 @attrs.define
 class AskSlot:
-    """Ask for a place at the agent for this turn; it is answered with a `SlotAnswer`, and again as that changes."""
+    """Ask for a place at the agent for this turn; it is answered with a `SlotAnswer`, and again as that changes.
+
+    Attributes:
+        turn_id: the turn.
+        number: of this ask, among those of its session; the answers carry it.
+    """
 
     turn_id: str
+    number: int
 
 
 @attrs.define
@@ -41,9 +47,9 @@ class AnswerApproval:
 
 @attrs.define
 class CutLink:
-    """Cut the agent's link and kill what runs behind it."""
+    """Cut the agent's link and kill what runs behind it; without a turn, if none runs."""
 
-    turn_id: str
+    turn_id: str | None
 
 
 Command = AskSlot | StartTurn | CancelTurn | AnswerApproval | CutLink

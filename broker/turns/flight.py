@@ -46,8 +46,7 @@ class Flight:
     Attributes:
         turn: the turn.
         over: whether it has ended.
-        due: when to call `tick`; infinity for never. A frame that ends a silence moves the true moment on, and
-            not this one: it is found out when somebody calls.
+        due: when to call `tick`, or earlier, for a frame that ends a silence does not move it on; infinity for never.
     """
 
     def __init__(
@@ -155,8 +154,9 @@ class Flight:
             self._finish("lost", reason, gone=True)
 
     def overflow(self) -> None:
-        """End the turn because there is no room for its output."""
+        """End the turn because there is no room for its output; its agent is cut even if it has settled."""
         if self._settled is not None:
+            self._out.command(CutLink(self.turn.turn_id))
             self._land()
         else:
             self._cut("failed", FULL, error=error_of("too_large", FULL, retryable=False))

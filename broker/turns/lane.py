@@ -10,8 +10,8 @@ import msgspec
 
 from broker.messages import AgentEvent, AgentLost, Prompt, SlotAnswer
 from broker.turns.approvals import Approvals
-from broker.turns.commands import AskSlot, Out, StartTurn
-from broker.turns.ending import Cause, Ending, stopped
+from broker.turns.commands import CutLink, Out, StartTurn
+from broker.turns.ending import FULL, Cause, Ending, error_of, stopped
 from broker.turns.flight import Flight
 from broker.turns.outside import note
 from broker.turns.rules import TurnRules
@@ -41,6 +41,7 @@ class Lane:
         self._approvals = Approvals(self._out, rules)
         self._flight: Flight | None = None
         self._halted = False
+        self._full = False
 
     @property
     def running(self) -> Turn | None:
@@ -57,8 +58,11 @@ class Lane:
     def agent(self, event: AgentEvent, *, now: float) -> None:
         """Take what the agent said. What belongs to no running turn becomes `activity`.
 
-        Of `VariablesSet` only that the agent is alive; to set them is the session's affair.
+        Of `VariablesSet` only that the agent is alive; to set them is the session's affair. Once the log is full
+        nothing is taken: the turn has ended, its agent is being cut, and there is no room for what it says.
         """
+        if self._full:
+            return
         if isinstance(event, AgentLost) and self._loses(event):
             self.lose(event.reason, now=now)
             return
@@ -91,10 +95,18 @@ class Lane:
         return True
 
     def overflow(self, *, now: float) -> None:
-        """End the running turn because the session's log is full."""
-        if self._flight is not None:
+        """End everything, since the session's log is full: what runs is cut off, what waits fails, now and later.
+
+        The agent is cut once, whether or not it has a turn, for it may speak without one.
+        """
+        if self._full:
+            return
+        self._full = True
+        if self._flight is None:
+            self._out.command(CutLink(None))
+        else:
             self._flight.overflow()
-            self._next(now)
+        self._next(now)
 
     def lose(self, reason: str, *, now: float) -> None:
         """End the running turn because its agent, or the way to it, is gone: the outcome is unknown."""
@@ -138,7 +150,7 @@ class Lane:
 
     def _start(self, turn: Turn, *, interrupts: bool, now: float) -> None:
         """Give a new turn to the agent in the same write, or let it wait; what it interrupts is stopped."""
-        if not (self.busy or self._halted or self._rules.limited):
+        if not (self.busy or self._halted or self._full or self._rules.limited):
             self._dispatch(turn, now)
             return
         data: dict[str, Any] = {"ahead": (self._flight is not None) + (0 if interrupts else len(self._waiting))}
@@ -166,10 +178,18 @@ class Lane:
         self._expire(now)
         if self._halted or self._flight is not None or not self._waiting:
             return
-        if not self._rules.limited:
+        if self._full:
+            self._turn_away()
+        elif not self._rules.limited:
             self._dispatch(self._waiting.take(), now)
-        elif (turn := self._waiting.asks()) is not None:
-            self._out.command(AskSlot(turn.turn_id))
+        elif (ask := self._waiting.asks()) is not None:
+            self._out.command(ask)
+
+    def _turn_away(self) -> None:
+        """End what waits without its agent: there is no room for what that would say."""
+        error = error_of("too_large", FULL, retryable=False)
+        while self._waiting:
+            self._end(self._waiting.take(), Ending(outcome="failed", reason=FULL, error=error))
 
     def _expire(self, now: float) -> None:
         if not self._halted:

@@ -1,7 +1,8 @@
 """What an earlier run of the broker left in a session's log about turns that had not ended (PROTOCOL section 3).
 
 The rows say which turns those are; the log says what they had come to. It is pure: whoever takes a session
-up reads the newest records of `KINDS`, and of `OUTPUT` and `USAGE` the newest one each, and gives them here.
+up reads the records of `KINDS` back to where the first of those turns began, and of `OUTPUT` and `USAGE` the
+newest one each, and gives them here.
 """
 
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from broker.turns.turn import Turn
 __all__ = ["KINDS", "OUTPUT", "USAGE", "Leftovers", "leftovers_of"]
 
 KINDS: Final = ("turn.queued", "turn.cancelling", "approval.requested", "approval.resolved")
-"""Kinds of which the newest records are needed, some hundreds of them; no turn writes many of these."""
+"""Kinds of which all records of these turns are needed, and of others some of the newest: who was first to answer."""
 OUTPUT: Final = (
     "message.delta",
     "message.completed",

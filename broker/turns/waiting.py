@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from math import inf
 
 from broker.messages import SlotAnswer
+from broker.turns.commands import AskSlot
 from broker.turns.ending import AGENT_GONE, Ending, error_of, span, timed_out
 from broker.turns.rules import TurnRules
 from broker.turns.turn import Turn
@@ -28,6 +29,7 @@ class Waiting:
         self._deadlines = rules.deadlines
         self._turns: deque[Turn] = deque()
         self._asking: Turn | None = None
+        self._asks = 0
         self._served_by = inf
 
     def __len__(self) -> int:
@@ -60,16 +62,20 @@ class Waiting:
         self._count()
         return turn
 
-    def asks(self) -> Turn | None:
-        """Return the turn for which a place has to be asked now; None if it is asked for already, or none waits."""
+    def asks(self) -> AskSlot | None:
+        """Return what has to be asked now; None if the first has asked for a place already, or none waits."""
         if not self._turns or self._asking is not None:
             return None
         self._asking = self._turns[0]
-        return self._asking
+        self._asks += 1
+        return AskSlot(self._asking.turn_id, self._asks)
 
     def hear(self, answer: SlotAnswer, now: float) -> bool:
-        """Take what became of the place that was asked for; False if it is not wanted any more."""
-        if self._asking is None or answer.turn_id != self._asking.turn_id:
+        """Take what became of the place that was asked for; False if it is not wanted any more.
+
+        Only the last ask counts: what a turn was granted before it stood back may be another session's by now.
+        """
+        if self._asking is None or (answer.turn_id, answer.number) != (self._asking.turn_id, self._asks):
             return False
         if answer.state != "unserved":
             self._served_by = inf

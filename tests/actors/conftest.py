@@ -55,6 +55,7 @@ class Disk(MemoryEngine):
         fault: what every write is refused with, if set.
         unreadable: what every read is refused with, if set.
         gate: cleared, writes wait for it.
+        reading: cleared, reads wait for it.
         batches: the writes of each transaction that was begun.
     """
 
@@ -64,6 +65,8 @@ class Disk(MemoryEngine):
         self.unreadable: str | None = None
         self.gate = threading.Event()
         self.gate.set()
+        self.reading = threading.Event()
+        self.reading.set()
         self.batches: list[Sequence[Write]] = []
 
     def write(self, writes: Sequence[Write]) -> None:
@@ -88,6 +91,7 @@ class DiskReader:
         self._reader = reader
 
     def __getattr__(self, method: str) -> Any:
+        self._disk.reading.wait(10)
         if self._disk.unreadable is not None:
             raise StoreError(self._disk.unreadable)
         return getattr(self._reader, method)
@@ -320,11 +324,13 @@ class House:
         refs = [*self.supervisor._children, *(client.ref for client in self.clients), self.store.actor_ref]
         alive = [ref for ref in refs if ref.actor is not None and not ref.actor.actor_stopped.is_set()]
         busy = any(ref.actor_inbox or ref._held or ref._queued for ref in alive)  # others wait for the clock
-        return busy or letting_go or self.store._writing or bool(self.store._waiting)
+        reading = any(getattr(ref.actor, "_reads", None) for ref in alive)
+        return busy or reading or letting_go or self.store._writing or bool(self.store._waiting)
 
     async def kill(self) -> None:
         """End at once, as `kill -9` would: nothing more is written, nobody is told."""
         self.disk.gate.set()
+        self.disk.reading.set()
         for client in self.clients:
             client.socket.abort()
         self.disk.fault = "killed"
@@ -335,6 +341,7 @@ class House:
     async def stop(self) -> None:
         if isinstance(self.disk, Disk):
             self.disk.gate.set()
+            self.disk.reading.set()
             self.disk.unreadable = None
         await self.supervisor.stop()
         for client in self.clients:

@@ -323,3 +323,28 @@ async def test_a_turn_of_an_earlier_run_has_a_trace_from_its_taking_up_on(
     await house.settle()
     assert steps(house, "m1") == ["session: taken up", "session: ended", "followers: shown to 0 viewers"]
     assert steps(house, "m2") == ["session: taken up", "session: dispatching", "bridge: handed to the agent"]
+
+
+async def test_what_a_turn_left_is_found_however_much_was_asked_since(
+    house: Any, session_id: str, make_house: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.actors.recovery.LEFTOVERS", 3)
+    tried = await house.start(session_id, by=ANN)
+    (await house.agent.turn()).fail()
+    await house.settle()
+    await house.start(session_id, by=ANN)
+    turn = await house.agent.turn()
+    turn.ask("k0", "yes")
+    await house.start(session_id, by=ANN, retry_of=tried["turn_id"])
+    for number in range(1, 6):
+        turn.ask(f"k{number}", "yes")
+        await house.settle()
+        approval_id = records(house, session_id, "approval.requested")[-1][1]["approval_id"]
+        await house.ask(session_id, ops.Answer(ANN, approval_id, "yes"))
+    await house.kill()
+    again = make_house()
+    await again.wake()
+    asked = [data["approval_id"] for _, data in records(again, session_id, "approval.requested")]
+    answered = [data["approval_id"] for _, data in records(again, session_id, "approval.resolved")]
+    assert answered == [*asked[1:], asked[0]]
+    assert records(again, session_id, "turn.started")[-1][1]["retry_of"] == tried["turn_id"]

@@ -250,10 +250,12 @@ class Places:
         self.bridge = bridge
         self.clock = clock
         self.ears = {f"s{number}": Ear.start() for number in range(4)}
+        self.asks: dict[str, int] = {}
 
     def want(self, *session_ids: str, turn: str = "t") -> None:
         for session_id in session_ids:
-            self.bridge.tell(WantSlot(self.ears[session_id], session_id, f"{turn} of {session_id}"))
+            number = self.asks[session_id] = self.asks.get(session_id, 0) + 1
+            self.bridge.tell(WantSlot(self.ears[session_id], session_id, f"{turn} of {session_id}", number))
 
     def release(self, session_id: str, turn: str = "t") -> None:
         self.bridge.tell(ReleaseSlot(session_id, f"{turn} of {session_id}"))
@@ -266,6 +268,7 @@ class Places:
         assert ear.actor is not None
         heard, ear.actor.heard = ear.actor.heard, []
         assert all(answer.turn_id.endswith(session_id) for answer in heard)
+        assert all(answer.number == self.asks[session_id] for answer in heard)
         return [answer.state for answer in heard]
 
     async def all_told(self) -> list[list[str]]:

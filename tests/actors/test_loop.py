@@ -524,3 +524,21 @@ async def test_pykka_s_global_registry_never_hears_of_it() -> None:
     ref = Notebook.start()
     assert ref not in pykka.ActorRegistry.get_all()  # noqa: TID251 - to see that we are not in it
     await ref.stop()
+
+
+async def test_screening_begins_with_the_very_next_message_also_within_a_burst() -> None:
+    class Closing(Notebook):
+        inbox_limit = 10
+
+        @handles(Wait)
+        def close(self, message: Wait) -> None:
+            self.screen_mail()
+
+        def on_receive(self, message: Any) -> Any:
+            self.notes.append("screened")
+
+    ref = Closing.start()
+    for message in (Note("a"), Wait(asyncio.Event()), Note("b")):
+        ref.tell(message)
+    await settled(ref)
+    assert actor_of(ref).notes == ["a", "screened"]

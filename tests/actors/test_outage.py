@@ -10,7 +10,7 @@ import pytest
 from broker.actors.store import PROBE_SECONDS
 from broker.errors import BrokerError, CloseCode
 from broker.messages import Principal
-from broker.operations import Cancel, Describe, Start, Update
+from broker.operations import Answer, Cancel, Describe, Start, Update
 from broker.testing import until
 
 ANN = Principal("ann", frozenset())
@@ -173,3 +173,67 @@ async def test_a_viewer_whose_session_cannot_be_loaded_again_is_not_left_waiting
     await house.pass_time(6)
     await client.socket.until(lambda socket: socket.close_code)
     assert client.socket.close_code == CloseCode.TRY_AGAIN_LATER
+
+
+async def test_a_session_that_fails_with_a_write_on_its_way_starts_again_from_what_became_of_that(house: Any) -> None:
+    session_id = await house.create(owner="ann")
+    house.disk.gate.clear()
+    asked = house.start_later(session_id, ANN, "m1")
+    session = house.place(f"session:{session_id}")
+    await until(lambda: len(house.disk.batches) == 2)
+    failed = session.actor
+    session.tell(Cancel(ANN, "unknown"))  # nobody asks, so nobody can be refused, and the actor fails
+    await until(lambda: session.actor is not failed)
+    with pytest.raises(BrokerError):
+        await asked
+    await house.tick(10)
+    house.disk.gate.set()
+    await house.settle()
+    assert kinds(house, session_id) == ["session.opened", "user.message", "turn.started", "turn.ended"]
+    assert [outcome for *_, outcome, _ in house.ended] == ["lost"]
+    assert (await house.start(session_id, by=ANN, client_msg_id="m1"))["duplicate"]
+
+
+@pytest.fixture
+async def asked(house: Any) -> tuple[Any, str, str]:
+    """Return a house, a session with a running turn whose agent asks something, and the question's id."""
+    session_id = await house.create(owner="ann")
+    await house.start(session_id, by=ANN)
+    turn = await house.agent.turn()
+    turn.ask("key", "yes")
+    await house.settle()
+    (approval,) = (await house.ask(session_id, Describe(ANN)))["approvals"]
+    return house, session_id, approval["approval_id"]
+
+
+async def answer_twice(house: Any, session_id: str, approval_id: str) -> tuple[Any, Any]:
+    """Have two answer while nothing becomes durable, and return what they wait for."""
+    house.disk.gate.clear()
+    first = house.ask_later(session_id, Answer(ANN, approval_id, "yes"))
+    count = len(house.disk.batches)
+    await until(lambda: len(house.disk.batches) > count)
+    second = house.ask_later(session_id, Answer(ANN, approval_id, "yes"))
+    await house.tick(10)
+    assert not second.done()
+    return first, second
+
+
+async def test_who_answers_second_hears_so_once_the_first_answer_is_durable(asked: tuple[Any, str, str]) -> None:
+    house, *question = asked
+    first, second = await answer_twice(house, *question)
+    house.disk.gate.set()
+    assert (await first)["resolved_by"] == "ann"
+    with pytest.raises(BrokerError) as refusal:
+        await second
+    assert refusal.value.code == "already_resolved"
+
+
+async def test_who_answers_second_is_not_told_of_an_answer_that_the_store_refused(asked: tuple[Any, str, str]) -> None:
+    house, *question = asked
+    answers = await answer_twice(house, *question)
+    house.disk.fault = "the disk is full"
+    house.disk.gate.set()
+    for each in answers:
+        with pytest.raises(BrokerError) as refusal:
+            await each
+        assert refusal.value.code == "unavailable"

@@ -12,7 +12,7 @@ import pytest
 from broker.actors.line import FLOOD
 from broker.actors.pace import HIGH, LOW
 from broker.errors import BrokerError
-from broker.messages import Principal
+from broker.messages import Principal, VariablesSet
 from broker.operations import Attach, Describe, Edit, History, Update
 from broker.store.sqlite import SqliteEngine
 from broker.testing import until
@@ -195,6 +195,63 @@ async def test_a_turn_that_outgrows_the_session_s_quota_fails_and_its_agent_is_c
     assert [turn_id for turn_id, _ in ends] == [turn.prompt.turn_id, behind["turn_id"]]
     assert [(end["outcome"], end["error"]["code"]) for _, end in ends] == [("failed", "too_large")] * 2
     assert sum(len(record.data) for record in held) < 6 * PIECE
+    assert "turn.started" not in {record.kind for record in held if record.turn_id == behind["turn_id"]}
+    assert len(small.agent.lines) == 1
+
+
+async def test_a_broker_that_comes_back_to_a_full_log_hands_nothing_of_it_on(make_house: Callable[..., Any]) -> None:
+    house = make_house()
+    session_id = await house.create(owner="ann")
+    turn = await running(house, session_id)
+    behind = await house.start(session_id, by=ANN)
+    await report(turn, 5 * PIECE)
+    await house.settle()
+    await house.kill()
+    house = make_house(quota=4 * PIECE)
+    await house.wake()
+    assert [(told[1], told[3]) for told in house.ended] == [
+        (turn.prompt.turn_id, "lost"),
+        (behind["turn_id"], "failed"),
+    ]
+    held = house.disk.records(f"session:{session_id}")
+    assert "turn.started" not in {record.kind for record in held if record.turn_id == behind["turn_id"]}
+    assert house.agent.lines == []
+
+
+@pytest.mark.parametrize("says", ["late words", "variables"])
+async def test_an_agent_that_has_no_turn_fills_a_log_no_further_than_its_quota(small: Any, says: str) -> None:
+    session_id = await small.create(owner="ann")
+    turn = await running(small, session_id)
+    turn.settle()
+    for number in range(12):
+        if says == "variables":
+            turn.emit(VariablesSet(None, b'{"a":"%d%s"}' % (number, b"x" * PIECE)))
+        else:
+            turn.say("x" * PIECE)
+        await small.settle()
+    await until(turn.line.closed.is_set)
+    assert sum(len(record.data) for record in small.disk.records(f"session:{session_id}")) < 7 * PIECE
+
+
+async def test_an_agent_that_floods_after_it_settled_is_cut_and_its_turn_complete(small: Any) -> None:
+    session_id = await small.create(owner="ann")
+    turn = await running(small, session_id)
+    turn.settle(last=False)
+    await report(turn, 12 * PIECE)
+    await until(turn.line.closed.is_set)
+    await small.settle()
+    assert [told[3] for told in small.ended] == ["completed"]
+    assert sum(len(record.data) for record in small.disk.records(f"session:{session_id}")) < 6 * PIECE
+
+
+async def test_variables_that_come_in_one_burst_with_what_filled_the_log_are_not_kept(small: Any) -> None:
+    session_id = await small.create(owner="ann")
+    turn = await running(small, session_id)
+    for number in range(12):
+        turn.emit(VariablesSet(None, b'{"a":"%d%s"}' % (number, b"x" * PIECE)))
+    await until(turn.line.closed.is_set)
+    await small.settle()
+    assert sum(len(record.data) for record in small.disk.records(f"session:{session_id}")) < 7 * PIECE
 
 
 async def test_a_full_session_takes_nothing_more_but_can_be_read_and_says_what_to_do(

@@ -110,6 +110,22 @@ async def test_a_place_granted_to_a_turn_that_was_cancelled_meanwhile_is_given_b
     assert "turn.started" not in kinds(house, sessions[1])
 
 
+async def test_an_answer_to_an_ask_that_was_withdrawn_starts_nothing(house: Any, sessions: list[str]) -> None:
+    """While the bridge is behind, a turn asks, stands back and asks again; its first place is another's by then."""
+    house.bridge.hold()
+    first = await house.start(sessions[0], by=ANN)
+    other = await house.start(sessions[1], by=ANN)
+    urgent = await house.start(sessions[0], by=ANN, if_busy="interrupt")
+    await house.ask(sessions[0], Drop(ANN, urgent["turn_id"]))
+    house.bridge.release()
+    turn = await house.agent.turn()
+    await house.settle()
+    assert turn.prompt.turn_id == other["turn_id"]
+    assert house.agent.given.empty()
+    turn.settle()
+    assert (await house.agent.turn()).prompt.turn_id == first["turn_id"]
+
+
 @pytest.mark.parametrize("end", ["die", "fail", "force"])
 async def test_a_place_is_free_again_however_the_turn_ended(house: Any, sessions: list[str], end: str) -> None:
     accepted = await house.start(sessions[0], by=ANN)

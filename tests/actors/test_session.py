@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from broker.actors.following import Pull
 from broker.config.profiles import Deadlines
 from broker.errors import BrokerError
 from broker.messages import Principal, TextDelta
-from broker.operations import Attach, Close, Delete, Describe, History, Start, Update
+from broker.operations import Attach, Close, Delete, Describe, Detach, History, Start, Update
 from broker.testing import settled, until
 
 ANN = Principal("ann", frozenset())
@@ -421,3 +422,126 @@ async def test_who_comes_while_a_session_is_let_go_is_held_and_served_by_the_nex
         if len(asked) > 50:
             house.clock.advance(3601)
     assert {(await each)["head"] for each in asked} == {1}
+
+
+async def test_a_slow_read_of_the_history_holds_up_neither_the_turn_nor_its_deadlines(
+    make_house: Callable[..., Any],
+) -> None:
+    house = make_house(deadlines=Deadlines(idle=5.0, stalled=0))
+    session_id = await house.create(owner="ann")
+    await house.start(session_id, by=ANN)
+    turn = await house.agent.turn()
+    turn.say("a")
+    await house.settle()
+    held = len(kinds(house, session_id))
+    house.disk.reading.clear()
+    asked = house.ask_later(session_id, History(ANN, None, 100, "records"))
+    await house.tick(10)
+    await house.update(session_id, "meanwhile", by=ANN)
+    house.clock.advance(6)
+    await turn.cancelled.wait()
+    assert not asked.done()
+    house.disk.reading.set()
+    assert [record.seq for record in await asked] == list(range(1, held + 1))
+
+
+async def test_a_history_that_cannot_be_read_is_answered_as_unavailable_and_the_session_goes_on(house: Any) -> None:
+    session_id = await house.create(owner="ann")
+    house.disk.unreadable = "the disk reports an error"
+    with pytest.raises(BrokerError) as refusal:
+        await house.ask(session_id, History(ANN, None, 100, "records"))
+    assert refusal.value.code == "unavailable"
+    assert (await house.update(session_id, "still here", by=ANN))["head"] == 2
+
+
+@pytest.fixture
+async def asleep(make_house: Callable[..., Any]) -> tuple[Any, str]:
+    """Return a house and a session of 5 records, none of which it has in memory."""
+    house = make_house()
+    session_id = await house.create(owner="ann")
+    for title in "abcd":
+        await house.update(session_id, title, by=ANN)
+    await house.kill()
+    house = make_house()
+    await house.ask(session_id, Describe(ANN))
+    return house, session_id
+
+
+async def test_a_slow_replay_holds_nobody_up_and_goes_on_with_what_came_meanwhile(asleep: tuple[Any, str]) -> None:
+    house, session_id = asleep
+    house.disk.reading.clear()
+    client, other = house.connect("ann"), house.connect("ann")
+    await client.attach(session_id)
+    await other.attach(session_id, after_seq=-1)
+    await house.update(session_id, "meanwhile", by=ANN)
+    await other.socket.message(seq=6)
+    assert client.seqs() == []
+    house.disk.reading.set()
+    await client.socket.message(event="session.caught_up")
+    await house.update(session_id, "live", by=ANN)
+    await client.socket.message(seq=7)
+    assert client.seqs() == [1, 2, 3, 4, 5, 6, 7]
+    assert other.seqs() == [6, 7]
+
+
+async def test_who_left_or_attached_anew_while_a_page_was_read_for_it_gets_no_page_of_before(
+    asleep: tuple[Any, str],
+) -> None:
+    house, session_id = asleep
+    house.disk.reading.clear()
+    anew, gone = house.connect("ann"), house.connect("ann")
+    await anew.attach(session_id)
+    await gone.attach(session_id)
+    await anew.attach(session_id, after_seq=3)
+    await gone.session(session_id, Detach(ANN, gone.ref))
+    house.disk.reading.set()
+    await anew.socket.message(event="session.caught_up")
+    await house.update(session_id, "live", by=ANN)
+    await anew.socket.message(seq=6)
+    await house.settle()
+    assert anew.seqs() == [4, 5, 6]
+    assert gone.seqs() == []
+    assert list(house.place(f"session:{session_id}").actor._followers) == [anew.ref]
+
+
+async def test_what_an_agent_says_in_the_burst_of_a_delete_is_neither_kept_nor_shown(house: Any) -> None:
+    client = house.connect("ann")
+    session_id = await house.create(client)
+    await house.start(session_id, by=ANN)
+    turn = await house.agent.turn()
+    await house.settle()
+    session = house.place(f"session:{session_id}")
+    deleted = asyncio.ensure_future(session.ask(Delete(ANN)))
+    while not session.actor_inbox:
+        await house.tick()
+    turn.say("late")
+    assert len(session.actor_inbox) > 1
+    await deleted
+    await house.settle()
+    assert "message.delta" not in client.events()
+    (final,) = [write for batch in house.disk.batches for write in batch if write.delete]
+    assert final.records == ()
+
+
+async def test_a_session_stays_while_the_first_page_is_read_for_a_follower(asleep: tuple[Any, str]) -> None:
+    house, session_id = asleep
+    house.disk.reading.clear()
+    client = house.connect("ann")
+    await client.attach(session_id)
+    house.clock.advance(3601)
+    await house.tick(30)
+    house.disk.reading.set()
+    await client.socket.message(event="session.caught_up")
+    assert client.seqs() == [1, 2, 3, 4, 5]
+
+
+async def test_a_pull_from_before_it_attached_anew_takes_no_page_from_a_follower(asleep: tuple[Any, str]) -> None:
+    house, session_id = asleep
+    house.disk.reading.clear()
+    client = house.connect("ann")
+    await client.attach(session_id)
+    house.place(f"session:{session_id}").tell(Pull(client.ref, 3))
+    await house.tick(10)
+    house.disk.reading.set()
+    await client.socket.message(event="session.caught_up")
+    assert client.seqs() == [1, 2, 3, 4, 5]

@@ -154,3 +154,22 @@ async def test_a_user_is_sent_away_also_after_the_session_was_started_again(hous
     await house.update(session_id, "secret", by=OWNER)
     await house.settle()
     assert eve.seqs() == [4]
+
+
+async def test_a_user_sent_away_while_the_session_started_again_does_not_come_back(house: Any, session_id: str) -> None:
+    eve = house.connect("eve")
+    await eve.attach(session_id, after_seq=-1)
+    await house.settle()
+    session = house.place(f"session:{session_id}")
+    before = session.actor
+    eve.ref.hold()  # it does not hear yet that the session failed
+    session.tell(ops.Cancel(OWNER, "unknown"))  # nobody asks, so nobody can be refused, and the actor fails
+    await until(lambda: session.actor is not before)
+    await house.ask(session_id, ops.Share(OWNER, "eve", None))
+    eve.ref.release()
+    await house.settle()
+    await house.update(session_id, "secret", by=OWNER)
+    await house.settle()
+    assert eve.seqs() == []
+    assert eve.ref.actor.followed() == []
+    assert session.actor.watched == 0

@@ -169,3 +169,37 @@ async def test_stopping_writes_everything_that_was_given_before(house: Any, make
 async def test_append_is_a_message_and_a_log_actor_says_what_it_is_shown_as(house: Any) -> None:
     assert Append(write("room:a", 1), Owner.start(), "t").ticket == "t"
     assert LogActor.__abstractmethods__ == {"present"}
+
+
+async def test_a_flush_waits_for_every_write_given_before_it_and_for_none_after(house: Any) -> None:
+    await house.handle.flush()  # with nothing given there is nothing to wait for
+    owner = Owner.start()
+    house.disk.gate.clear()
+    house.handle.append(write("room:a", 1), owner, 1)
+    await until(lambda: house.disk.batches)
+    house.handle.append(write("room:a", 2), owner, 2)
+    flushed = asyncio.ensure_future(house.handle.flush())
+    await settled(house.store.actor_ref)
+    assert not flushed.done()
+    house.disk.gate.set()
+    await flushed
+    assert len(house.disk.records("room:a")) == 2
+
+
+async def test_a_flush_ends_also_if_the_write_is_refused_or_the_store_stops(house: Any) -> None:
+    owner = Owner.start()
+    house.disk.fault = "the disk is full"
+    house.handle.append(write("room:a", 1), owner, 1)
+    await house.handle.flush()
+    house.disk.fault = None
+    house.disk.gate.clear()
+    house.handle.append(write("room:a", 1), owner, 1)
+    flushed = asyncio.ensure_future(house.handle.flush())
+    await settled(house.store.actor_ref)
+    await house.store.actor_ref.stop()
+    with pytest.raises(BrokerError) as refusal:
+        await flushed
+    assert refusal.value.code == "unavailable"
+    with pytest.raises(BrokerError):
+        await house.handle.flush()
+    await house.stop()

@@ -1,6 +1,7 @@
 """The turns of a worker without a link: when one may be forgotten, and what is sent in which order."""
 
 import asyncio
+from contextlib import suppress
 
 from broker.client.turn import Turn
 from broker.client.turns import Turns
@@ -63,3 +64,31 @@ async def test_a_pong_of_a_link_that_broke_counts_for_nothing_on_the_next() -> N
     turns.arrived(mark)
     assert [name["turn_id"] for name in turns.names()] == ["t1"]
     turns.close()
+
+
+async def test_the_end_of_a_turn_that_swallows_its_cancel_is_told_without_it() -> None:
+    gate = asyncio.Event()
+
+    async def stubborn(turn: Turn) -> str:
+        while not gate.is_set():
+            with suppress(asyncio.CancelledError):
+                await gate.wait()
+        return "end_turn"
+
+    turns = Turns(stubborn, 2)
+    for turn_id in ("t1", "t2"):
+        turns.hear(TurnStart(turn_id, "s1"))
+    await asyncio.sleep(0)  # both are at work
+    turns.hear(TurnCancel("t1"))
+    turns.stop()
+    await asyncio.sleep(0)
+    try:
+        assert turns.cut()
+        assert not turns.cut()
+    finally:
+        gate.set()
+    ends = [text for text in turns.unsent() if b'"turn_accepted"' not in text]
+    assert [b'"cancelled"' in text for text in ends] == [True, False]
+    assert b"The worker was stopped." in ends[1]
+    turns.arrived(turns.mark())
+    assert turns.idle.is_set()

@@ -17,6 +17,7 @@ Door = Any
 Linked = Any
 Serving = Any
 EXAMPLE = Path(__file__).parents[2] / "examples" / "worker.py"
+STUCK = Path(__file__).parent / "scripts" / "stuck_worker.py"
 END = ("turn_end", "turn_error")
 
 
@@ -225,17 +226,19 @@ def test_the_example_is_twelve_lines() -> None:
     assert len(EXAMPLE.read_text().splitlines()) == 12
 
 
-class Example:
-    """The example of the README as a process of its own, but for where its broker is."""
+class Program:
+    """A worker as a process of its own."""
 
-    def __init__(self, door: Door, folder: Path, change: str = "") -> None:
-        text = EXAMPLE.read_text()
-        assert '"ws://127.0.0.1:3000/agent"' in text
-        text = text.replace('"ws://127.0.0.1:3000/agent"', f"{door.url!r}, grace=1000")
-        (folder / "worker.py").write_text(text.replace("yield", change + "yield"))
+    def __init__(self, folder: Path, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "worker.py"], cwd=folder, stderr=subprocess.PIPE, text=True, env={**os.environ}
+            [sys.executable, *arguments], cwd=folder, stderr=subprocess.PIPE, text=True, env={**os.environ}
         )
+
+    async def says(self, words: str) -> None:
+        """Read what it writes, up to a line with these words."""
+        assert self.process.stderr is not None
+        while words not in (line := await asyncio.to_thread(self.process.stderr.readline)):
+            assert line, "it has ended"
 
     async def end(self) -> tuple[int, str]:
         """Return its exit code and what it has written."""
@@ -244,11 +247,12 @@ class Example:
 
 
 @pytest.fixture
-async def example(door: Door, tmp_path: Path) -> AsyncIterator[Any]:
-    started: list[Example] = []
+async def program(tmp_path: Path) -> AsyncIterator[Any]:
+    """Start a program by its arguments; one that still runs at the end is killed."""
+    started: list[Program] = []
 
-    def start(change: str = "") -> Example:
-        started.append(Example(door, tmp_path, change))
+    def start(*arguments: str) -> Program:
+        started.append(Program(tmp_path, *arguments))
         return started[-1]
 
     yield start
@@ -257,6 +261,21 @@ async def example(door: Door, tmp_path: Path) -> AsyncIterator[Any]:
         await asyncio.to_thread(one.process.wait)
         if one.process.stderr is not None:
             one.process.stderr.close()
+
+
+@pytest.fixture
+def example(door: Door, program: Any, tmp_path: Path) -> Any:
+    """Start the example of the README, as it is but for where its broker is."""
+
+    def start(change: str = "") -> Program:
+        text = EXAMPLE.read_text()
+        assert '"ws://127.0.0.1:3000/agent"' in text
+        text = text.replace('"ws://127.0.0.1:3000/agent"', f"{door.url!r}, grace=1000")
+        (tmp_path / "worker.py").write_text(text.replace("yield", change + "yield"))
+        started: Program = program("worker.py")
+        return started
+
+    return start
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -286,6 +305,49 @@ async def test_a_second_signal_does_not_wait(door: Door, example: Any) -> None:
     await visit.left()
     code, errors = await one.end()
     assert code == 0, errors
+
+
+@pytest.mark.parametrize("how", ["block", "swallow"])
+async def test_an_answer_that_does_not_end_is_told_as_failed_and_does_not_keep_the_process(
+    door: Door, program: Any, how: str
+) -> None:
+    one = program(str(STUCK), door.url, "0.1")
+    visit = await door.greet()
+    await visit.start(how)
+    await visit.until("turn_accepted")
+    one.process.send_signal(signal.SIGTERM)
+    assert (await visit.until(*END))[-1]["data"]["message"] == "The worker was stopped."
+    assert (await visit.left())[0] == 1001
+    code, errors = await one.end()
+    assert code == 0, errors
+    assert "the process ends without them" in errors
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_after_the_farewell_ends_the_process_at_once(
+    door: Door, program: Any, how: signal.Signals
+) -> None:
+    one = program(str(STUCK), door.url, "1000")
+    visit = await door.greet()
+    await visit.start("block")
+    await visit.until("turn_accepted")
+    one.process.send_signal(how)
+    await visit.left()
+    await one.says("the worker has left")
+    one.process.send_signal(how)
+    code, errors = await one.end()
+    assert code == -how, errors
+
+
+async def test_refused_with_an_answer_that_does_not_end_it_still_ends_with_the_reason(door: Door, program: Any) -> None:
+    one = program(str(STUCK), door.url, "0.1")
+    visit = await door.greet()
+    await visit.start("swallow")
+    await visit.until("turn_accepted")
+    await visit.close(4503, "forbidden")
+    code, errors = await one.end()
+    assert code == 1
+    assert errors.strip().splitlines()[-1].endswith("Refused: the broker closed with 4503 (forbidden)")
 
 
 async def test_a_worker_that_is_refused_ends_with_the_reason(door: Door, example: Any) -> None:

@@ -37,6 +37,7 @@ class Judge:
         questions: when each open one was asked.
         told: whether the present silence was told of.
         asked: the turn for which a place was last asked.
+        ask: the number of that ask.
         unserved: since when it was known that there is no agent at all.
     """
 
@@ -54,6 +55,7 @@ class Judge:
         self.resolved: list[str] = []
         self.told = False
         self.asked: str | None = None
+        self.ask = 0
         self.unserved: float | None = None
         self._content: dict[str, Any] = {}
         self._texts: dict[str, str] = {}
@@ -106,10 +108,11 @@ class Judge:
             case AnswerApproval(_, key, _):
                 assert key not in self._answered, "the agent is answered twice"
                 self._answered.add(key)
-            case AskSlot(turn_id):
+            case AskSlot(turn_id, number):
                 assert (self.running, self.queue[0]) == (None, turn_id)
                 assert self.asked != turn_id, "asked twice"
-                self.asked, self.unserved = turn_id, None
+                assert number > self.ask, "two asks with one number"
+                self.asked, self.ask, self.unserved = turn_id, number, None
 
     # -- what each record may mean --------------------------------------------------------------------
 
@@ -206,6 +209,7 @@ class Judge:
         self._heard, self.told = self.now, False
 
     def wants_slot(self, turn_id: str) -> bool:
+        """Tell whether the turn waits for an answer to what was asked last."""
         return self.running is None and bool(self.queue) and self.queue[0] == self.asked == turn_id
 
     def check_time(self, deadlines: Deadlines) -> None:

@@ -67,7 +67,9 @@ START = act(
 CRASH = act("misfortune", ("crash", "crash", "full", "halt", "close"))
 WAIT = act("wait", (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 11.0))
 WAIT_LONG = act("wait_for_the_next")
-SLOT = act("slot", ("asked", "asked", "asked", "queued", "running"), ("granted", "granted", "waiting", "unserved"))
+SLOT = act(
+    "slot", ("asked", "asked", "asked before", "queued", "running"), ("granted", "granted", "waiting", "unserved")
+)
 PEOPLE = [
     START,
     act("start_again", WHICH),
@@ -278,9 +280,10 @@ class Life(RuleBasedStateMachine):
 
     def slot(self, which: str, state: Any) -> None:
         judge = self.judge
-        turn_id = (judge.asked or "unknown") if which == "asked" else self.pick(which)
-        wanted, running = judge.wants_slot(turn_id), judge.running
-        assert self.machine.slot(SlotAnswer(turn_id, state), now=self.now) == (wanted or turn_id == running)
+        turn_id = (judge.asked or "unknown") if which in {"asked", "asked before"} else self.pick(which)
+        number = judge.ask - (which == "asked before")
+        wanted, running = judge.wants_slot(turn_id) and number == judge.ask, judge.running
+        assert self.machine.slot(SlotAnswer(turn_id, state, number), now=self.now) == (wanted or turn_id == running)
         if wanted:
             assert (judge.running == turn_id) == (state == "granted")
             judge.unserved = None if state != "unserved" else judge.now if judge.unserved is None else judge.unserved
@@ -312,6 +315,7 @@ class Life(RuleBasedStateMachine):
                 assert judge.queue == []
             case "full":
                 machine.overflow(now=self.now)
+                assert (judge.running, judge.queue) == (None, [])
             case "halt":
                 machine.halt("the broker stops", now=self.now)
                 assert (judge.running, machine.next_deadline()) == (None, None)
@@ -321,11 +325,11 @@ class Life(RuleBasedStateMachine):
                 self.restart()
 
     def restart(self) -> None:
-        """Begin anew with what was written; that is all there is."""
+        """Begin anew with what was written; that is all there is. A log that was full may be longer now."""
         judge = self.judge
         rows = [judge.rows[turn_id] for turn_id in judge.accepted]
         told = [*self.newest(OUTPUT, 1), *self.newest(USAGE, 1), *self.newest(KINDS, 500)]
-        judge.asked, self.machine = None, self.make()
+        judge.asked, judge.ask, self.machine = None, 0, self.make()
         self.machine.recover(rows, leftovers_of(told), now=self.now)
 
     def newest(self, kinds: tuple[str, ...], limit: int) -> list[Record]:

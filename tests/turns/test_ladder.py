@@ -72,7 +72,7 @@ def test_a_turn_that_has_settled_stays_as_it_settled(machine: Any, tray: Any, ru
 
 
 @pytest.mark.parametrize("event", [AgentLost("it exited"), None])
-def test_an_agent_that_goes_after_it_settled_leaves_the_turn_complete(
+def test_an_agent_that_goes_or_fills_the_log_after_it_settled_leaves_the_turn_complete(
     machine: Any, tray: Any, run: Any, event: AgentEvent | None
 ) -> None:
     turn_id = run(machine)
@@ -82,7 +82,7 @@ def test_an_agent_that_goes_after_it_settled_leaves_the_turn_complete(
     else:
         machine.agent(event, now=10.1)
     assert tray.end(turn_id)["outcome"] == "completed"
-    assert CutLink(turn_id) not in tray.commands
+    assert (CutLink(turn_id) in tray.commands) == (event is None)
 
 
 def test_stray_output_is_not_waited_for_past_the_deadline_of_the_turn(make_machine: Any, tray: Any, run: Any) -> None:

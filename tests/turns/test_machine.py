@@ -334,9 +334,34 @@ def test_a_full_log_cuts_the_turn_that_fills_it(machine: Any, tray: Any, bring: 
     assert (end["outcome"], end.get("forced")) == (("cancelled", True) if cancelled else ("failed", None))
 
 
-def test_a_full_log_of_a_session_that_does_nothing_is_nothing(machine: Any, tray: Any) -> None:
-    machine.overflow(now=0.0)
-    assert tray.out == []
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_full_log_ends_the_turns_that_wait_without_their_agent(
+    make_machine: Any, tray: Any, accept: Any, limited: bool
+) -> None:
+    machine = make_machine(limited=limited, queue_limit=3)
+    turns = [accept(machine, key) for key in ("m1", "m2", "m3")][not limited :]
+    started = tray.kinds().count("turn.started")
+    machine.overflow(now=1.0)
+    reason = "the session's log is full"
+    for turn_id in turns:
+        assert tray.end(turn_id) == {
+            "outcome": "failed",
+            "partial": False,
+            "reason": reason,
+            "error": {"code": "too_large", "message": reason, "retryable": False},
+        }
+    assert tray.kinds().count("turn.started") == started
+    assert not machine.busy
+    assert tray.end(accept(machine, "m4"))["error"]["code"] == "too_large"
+
+
+def test_an_agent_that_fills_the_log_without_a_turn_is_cut_once_and_heard_no_more(machine: Any, tray: Any) -> None:
+    for _ in range(2):
+        machine.overflow(now=0.0)
+    machine.agent(TextDelta("ended", "late"), now=1.0)
+    machine.agent(AgentRecord(None, "debug", b"{}"), now=1.0)
+    assert tray.out == ["CutLink"]
+    assert tray.commands == [CutLink(None)]
 
 
 def test_a_machine_that_does_nothing_waits_for_nothing(machine: Any, bring: Any) -> None:

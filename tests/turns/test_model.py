@@ -151,6 +151,16 @@ class ReplacesUnderTheAgentsId(TurnMachine):
         super().agent(event, now=now)
 
 
+class HearsAnOldAnswer(TurnMachine):
+    def slot(self, answer: SlotAnswer, *, now: float) -> bool:
+        return super().slot(attrs.evolve(answer, number=self._waiting._asks), now=now)
+
+
+class GoesOnWhenFull(TurnMachine):
+    def _turn_away(self) -> None:
+        self._dispatch(self._waiting.take(), 0.0)
+
+
 class GivesARunningTurnsPlaceBack(TurnMachine):
     def slot(self, answer: SlotAnswer, *, now: float) -> bool:
         runs = self.running is not None and answer.turn_id == self.running.turn_id
@@ -175,6 +185,8 @@ FAULTS = [
     BelievesReports,
     ReplacesUnderTheAgentsId,
     GivesARunningTurnsPlaceBack,
+    GoesOnWhenFull,
+    HearsAnOldAnswer,
 ]
 
 

@@ -195,12 +195,12 @@ def test_only_an_ended_turn_can_be_tried_again(machine: Any, tray: Any, accept: 
 def test_a_turn_for_a_limited_agent_waits_until_it_is_granted_a_place(limited: Any, tray: Any, accept: Any) -> None:
     turn_id = accept(limited)
     assert tray.out == ["user.message", "turn.queued", "AskSlot", "save queued"]
-    assert tray.commands == [AskSlot(turn_id)]
+    assert tray.commands == [AskSlot(turn_id, 1)]
     assert (queue(limited), tray.data("turn.queued")) == ([turn_id], [{"ahead": 0}])
     tray.clear()
-    assert limited.slot(SlotAnswer(turn_id, "waiting"), now=1.0)
+    assert limited.slot(SlotAnswer(turn_id, "waiting", 1), now=1.0)
     assert tray.out == []
-    assert limited.slot(SlotAnswer(turn_id, "granted"), now=2.0)
+    assert limited.slot(SlotAnswer(turn_id, "granted", 1), now=2.0)
     assert tray.out == ["turn.started", "save dispatching", "StartTurn"]
     assert limited.next_deadline() == 62.0
 
@@ -209,18 +209,18 @@ def test_one_place_is_asked_for_at_a_time_and_the_next_when_a_turn_has_ended(
     limited: Any, tray: Any, accept: Any
 ) -> None:
     first, second = accept(limited, "m1"), accept(limited, "m2")
-    assert tray.commands == [AskSlot(first)]
-    limited.slot(SlotAnswer(first, "granted"), now=0.0)
+    assert tray.commands == [AskSlot(first, 1)]
+    limited.slot(SlotAnswer(first, "granted", 1), now=0.0)
     limited.agent(TurnSettled(first, "end_turn"), now=1.0)
-    assert tray.commands[-1] == AskSlot(second)
+    assert tray.commands[-1] == AskSlot(second, 2)
     assert limited.busy
     assert limited.running is None
 
 
 def test_a_turn_without_any_agent_fails_when_one_should_have_started(limited: Any, tray: Any, accept: Any) -> None:
     first, second = accept(limited, "m1"), accept(limited, "m2")
-    limited.slot(SlotAnswer(first, "unserved"), now=5.0)
-    limited.slot(SlotAnswer(first, "unserved"), now=50.0)
+    limited.slot(SlotAnswer(first, "unserved", 1), now=5.0)
+    limited.slot(SlotAnswer(first, "unserved", 1), now=50.0)
     assert limited.next_deadline() == 65.0
     limited.tick(65.0)
     reason = "there was no agent to take the turn for 1 min"
@@ -232,24 +232,24 @@ def test_a_turn_without_any_agent_fails_when_one_should_have_started(limited: An
         "error": {"code": "agent_unavailable", "message": reason, "retryable": True},
     }
     assert "turn.started" not in tray.kinds()
-    assert tray.commands[-1] == AskSlot(second)
+    assert tray.commands[-1] == AskSlot(second, 2)
     assert limited.next_deadline() == 3600.0
 
 
 @pytest.mark.parametrize("state", ["waiting", "granted"])
 def test_a_turn_whose_agent_came_back_does_not_fail(limited: Any, tray: Any, accept: Any, state: Any) -> None:
     turn_id = accept(limited)
-    limited.slot(SlotAnswer(turn_id, "unserved"), now=0.0)
-    limited.slot(SlotAnswer(turn_id, state), now=59.0)
+    limited.slot(SlotAnswer(turn_id, "unserved", 1), now=0.0)
+    limited.slot(SlotAnswer(turn_id, state, 1), now=59.0)
     limited.tick(60.0)
     assert limited.busy
-    limited.slot(SlotAnswer(turn_id, "unserved"), now=70.0)
+    limited.slot(SlotAnswer(turn_id, "unserved", 1), now=70.0)
     assert limited.next_deadline() == (130.0 if state == "waiting" else 119.0)
 
 
 def test_only_the_queue_deadline_ends_a_turn_that_waits_for_a_place(limited: Any, tray: Any, accept: Any) -> None:
     turn_id = accept(limited)
-    limited.slot(SlotAnswer(turn_id, "waiting"), now=0.0)
+    limited.slot(SlotAnswer(turn_id, "waiting", 1), now=0.0)
     assert limited.next_deadline() == 3600.0
     limited.tick(3600.0)
     assert tray.end(turn_id)["deadline"] == "queue"
@@ -266,14 +266,14 @@ def test_a_place_that_nobody_wants_any_more_is_given_back(
     if how == "dropped":
         limited.drop(turn_id, user="ann", now=1.0)
     elif how == "ended":
-        limited.slot(SlotAnswer(turn_id, "granted"), now=1.0)
+        limited.slot(SlotAnswer(turn_id, "granted", 1), now=1.0)
         limited.agent(TurnSettled(turn_id, "end_turn"), now=1.0)
     elif how == "halted":
         limited.halt("the broker stops", now=1.0)
     elif how == "closed":
         limited.close("ann", now=1.0)
     started = tray.kinds().count("turn.started")
-    assert not limited.slot(SlotAnswer("unknown" if how == "unknown" else turn_id, state), now=now)
+    assert not limited.slot(SlotAnswer("unknown" if how == "unknown" else turn_id, state, 1), now=now)
     assert tray.kinds().count("turn.started") == started
 
 
@@ -284,30 +284,41 @@ def test_a_turn_that_asked_twice_keeps_its_place_when_the_second_answer_finds_it
     first = accept(limited, "m1")
     urgent = accept(limited, "m2", if_busy="interrupt")
     limited.drop(urgent, user="ann", now=0.0)
-    assert tray.commands == [AskSlot(first), AskSlot(urgent), AskSlot(first)]
-    assert limited.slot(SlotAnswer(first, "granted"), now=1.0)
-    assert not limited.slot(SlotAnswer(urgent, "granted"), now=1.0)
-    assert limited.slot(SlotAnswer(first, state), now=1.0)
+    assert tray.commands == [AskSlot(first, 1), AskSlot(urgent, 2), AskSlot(first, 3)]
+    assert limited.slot(SlotAnswer(first, "granted", 3), now=1.0)
+    assert not limited.slot(SlotAnswer(urgent, "granted", 2), now=1.0)
+    assert limited.slot(SlotAnswer(first, state, 3), now=1.0)
     assert tray.kinds().count("turn.started") == 1
+
+
+def test_a_place_that_was_granted_before_a_turn_stood_back_is_not_its_own_any_more(
+    limited: Any, tray: Any, accept: Any
+) -> None:
+    first = accept(limited, "m1")
+    limited.drop(accept(limited, "m2", if_busy="interrupt"), user="ann", now=0.0)
+    assert not limited.slot(SlotAnswer(first, "granted", 1), now=1.0)
+    assert "turn.started" not in tray.kinds()
+    assert limited.slot(SlotAnswer(first, "granted", 3), now=2.0)
+    assert limited.running.turn_id == first
 
 
 def test_what_comes_first_asks_for_the_place(limited: Any, tray: Any, accept: Any) -> None:
     first = accept(limited, "m1")
-    limited.slot(SlotAnswer(first, "unserved"), now=0.0)
+    limited.slot(SlotAnswer(first, "unserved", 1), now=0.0)
     urgent = accept(limited, "m2", if_busy="interrupt", now=10.0)
-    assert tray.commands == [AskSlot(first), AskSlot(urgent)]
-    assert not limited.slot(SlotAnswer(first, "granted"), now=11.0)
+    assert tray.commands == [AskSlot(first, 1), AskSlot(urgent, 2)]
+    assert not limited.slot(SlotAnswer(first, "granted", 1), now=11.0)
     limited.tick(60.0)
     assert queue(limited) == [urgent, first]
-    assert limited.slot(SlotAnswer(urgent, "granted"), now=61.0)
+    assert limited.slot(SlotAnswer(urgent, "granted", 2), now=61.0)
     limited.agent(TextDelta(urgent, "x"), now=61.0)
     limited.agent(TurnSettled(urgent, "end_turn"), now=62.0)
-    assert tray.commands[-1] == AskSlot(first)
+    assert tray.commands[-1] == AskSlot(first, 3)
 
 
 def test_when_the_one_that_asked_is_too_late_the_next_one_asks(limited: Any, tray: Any, accept: Any) -> None:
     first, second = accept(limited, "m1"), accept(limited, "m2", now=100.0)
-    assert not limited.slot(SlotAnswer(first, "granted"), now=3600.0)
+    assert not limited.slot(SlotAnswer(first, "granted", 1), now=3600.0)
     assert tray.end(first)["outcome"] == "timed_out"
-    assert tray.commands == [AskSlot(first), AskSlot(second)]
-    assert limited.slot(SlotAnswer(second, "granted"), now=3600.0)
+    assert tray.commands == [AskSlot(first, 1), AskSlot(second, 2)]
+    assert limited.slot(SlotAnswer(second, "granted", 2), now=3600.0)

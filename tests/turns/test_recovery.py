@@ -86,7 +86,18 @@ def test_turns_for_a_limited_agent_ask_for_their_place_again(
     accept(machine, "m2")
     restart(limited=True)
     assert tray.out == ["AskSlot"]
-    assert tray.commands == [AskSlot(first)]
+    assert tray.commands == [AskSlot(first, 1)]
+
+
+def test_a_full_log_has_no_room_for_turns_that_waited(machine: Any, tray: Any, accept: Any, make_machine: Any) -> None:
+    machine = make_machine()
+    machine.overflow(now=0.0)
+    tray.clear()
+    machine.recover([row("t1", "running"), row("t2", "queued"), row("t3", "queued")], Leftovers(), now=0.0)
+    assert [tray.end(turn_id)["outcome"] for turn_id in ("t1", "t2", "t3")] == ["lost", "failed", "failed"]
+    assert tray.end("t3")["error"]["code"] == "too_large"
+    assert "turn.started" not in tray.kinds()
+    assert tray.commands == []
 
 
 def test_an_interrupt_keeps_its_place(machine: Any, tray: Any, accept: Any, make_machine: Any, restart: Any) -> None:

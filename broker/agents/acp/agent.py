@@ -8,6 +8,7 @@ from typing import Final, Literal
 import attrs
 
 from broker.agents.acp.dialogue import Dialogue
+from broker.agents.acp.folders import Folders
 from broker.agents.acp.host import Host, Program
 from broker.agents.port import Configuration, Configured, Emit, Opening
 from broker.clock import Clock, SystemClock
@@ -52,6 +53,7 @@ class AcpAgent:
     cwd: str = attrs.Factory(os.getcwd)
     clock: Clock = attrs.field(factory=SystemClock, repr=False)
     on_capacity: Callable[[], None] = attrs.field(default=lambda: None, init=False, repr=False)
+    _folders: Folders = attrs.field(factory=Folders, init=False, repr=False)
     _links: set["AcpLink"] = attrs.field(factory=set, init=False, repr=False)
     _shared: Host | None = attrs.field(default=None, init=False, repr=False)
 
@@ -62,7 +64,7 @@ class AcpAgent:
         """Return a line for this session; its process is started behind the first turn."""
         cwd = opening.workspace_dir or self.cwd
         host = self._host(f"session {opening.session_id}", cwd) if self.process == "session" else self._shared_host()
-        link = AcpLink(host, opening, cwd, emit, self._links.discard)
+        link = AcpLink(host, Place(cwd, self._folders, self.clock), opening, emit, self._links.discard)
         self._links.add(link)
         return link
 
@@ -82,18 +84,35 @@ class AcpAgent:
             await self._shared.closed()
 
 
+@attrs.frozen
+class Place:
+    """Where a session's agent works, how that is looked for, and its time.
+
+    Attributes:
+        cwd: the directory, absolute.
+        folders: tells whether it is there.
+        clock: measures how long the agent says nothing.
+    """
+
+    cwd: str
+    folders: Folders
+    clock: Clock
+
+
 class AcpLink:
     """One session's line to its agent; after a loss the next turn starts a fresh process."""
 
-    def __init__(self, host: Host, opening: Opening, cwd: str, emit: Emit, closed: Callable[["AcpLink"], None]) -> None:
+    def __init__(
+        self, host: Host, place: Place, opening: Opening, emit: Emit, closed: Callable[["AcpLink"], None]
+    ) -> None:
         self._host = host
         self._session_id = opening.session_id
-        self._cwd = cwd
+        self._place = place
         self._emit = emit
         self._on_closed = closed
         self._closed = False
         self._joining: asyncio.Task[None] | None = None
-        self._dialogue = Dialogue(cwd, self._say, self._give_up, opening.memory)
+        self._dialogue = Dialogue(place.cwd, self._say, self._give_up, opening.memory, place.clock)
 
     @property
     def pid(self) -> int | None:
@@ -141,7 +160,7 @@ class AcpLink:
             self._host.leave(self._dialogue)
             self._dialogue.close()
         if self._joining is not None:
-            await asyncio.wait([self._joining])
+            self._joining.cancel()
         await self._host.closed()
         self._on_closed(self)
 
@@ -156,8 +175,7 @@ class AcpLink:
             self._joining = spawn(self._find_home(), name=f"takes session {self._session_id} to its agent")
 
     async def _find_home(self) -> None:
-        # The directory may lie on a file system that does not answer; the loop must not wait for it.
-        there = await asyncio.to_thread(os.path.isdir, self._cwd)
+        there = await self._place.folders.holds(self._place.cwd)
         self._joining = None
         if self._closed or not self._dialogue.wanted:
             return

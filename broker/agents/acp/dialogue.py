@@ -6,7 +6,7 @@ again on the next, where it takes its session up again if the agent can.
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -22,6 +22,7 @@ from broker.agents.acp.wire import AUTH_REQUIRED, CANCELLED, blocks_of
 from broker.agents.acp.wishes import Wishes
 from broker.agents.bounds import Fields, bounded, vendor_record
 from broker.agents.port import Configuration, Configured, Emit
+from broker.clock import Clock, SystemClock
 from broker.errors import BrokerError
 from broker.messages import (
     AgentEvent,
@@ -34,7 +35,14 @@ from broker.messages import (
     TurnTaken,
 )
 
-__all__ = ["Dialogue", "GiveUp"]
+__all__ = ["MUTE", "Dialogue", "GiveUp"]
+
+MUTE: Final = 9.0
+"""Seconds of silence after which an agent is deaf to a cancel.
+
+A little less than the ten after which a turn that does not stop is cut (PROTOCOL section 3), because the cut has
+to find it so.
+"""
 
 GiveUp = Callable[[str, BrokerError | None], None]
 """Told why a session is of no use, in mid-sentence and where it is more as an error."""
@@ -48,9 +56,13 @@ class Dialogue:
         emit: takes what the agent does.
         give_up: told when this process is of no use to this session; makes it leave and calls `end` with the same.
         memory: what the agent called this session the last time.
+        clock: measures how long it says nothing.
     """
 
-    def __init__(self, cwd: str, emit: Emit, give_up: GiveUp, memory: str | None = None) -> None:
+    def __init__(
+        self, cwd: str, emit: Emit, give_up: GiveUp, memory: str | None = None, clock: Clock | None = None
+    ) -> None:
+        self._clock = clock or SystemClock()
         self._cwd = cwd
         self._emit = emit
         self._give_up = give_up
@@ -62,7 +74,8 @@ class Dialogue:
         self._opened_before = False
         self._turn: Turn | None = None
         self._late: str | None = None
-        self._asked_at = 0
+        self._cancelled: tuple[int, float] | None = None
+        self._call: int | None = None
         self._questions = Questions(emit)
         self._wishes = Wishes(self._changed, self._dispatch)
 
@@ -75,9 +88,14 @@ class Dialogue:
 
     @property
     def mute(self) -> bool:
-        """Whether the process owes this session an answer, and has said nothing at all since it was asked."""
-        owes = self._entry is not None or (self._turn is not None and self._turn.written)
-        return owes and self._board is not None and self._board.heard == self._asked_at
+        """Whether the process has said nothing at all, for long, since it was asked to stop this session's turn.
+
+        One that only takes its time with an answer may be at work for others.
+        """
+        if self._turn is None or self._board is None or self._cancelled is None:
+            return False
+        heard, at = self._cancelled
+        return self._board.heard == heard and self._clock.monotonic() - at >= MUTE
 
     def report(self, state: str, **more: Any) -> None:
         """Tell viewers how the agent is."""
@@ -100,7 +118,6 @@ class Dialogue:
             entered=partial(self._entered, board, memory),
             refused=partial(self._refused, board),
         )
-        self._asked_at = board.heard
         board.expect()
         self._entry.begin()
 
@@ -158,6 +175,7 @@ class Dialogue:
             self._questions.cancel(board)
             if not turn.cancelling:
                 board.notify("session/cancel", {"sessionId": session_id})
+        self._waive(board)
         if session_id is not None:
             board.dismiss(session_id, at_work=at_work)
         elif self._memory is not None:
@@ -201,10 +219,10 @@ class Dialogue:
             return
         turn.written = True
         self._late = turn.turn_id
-        self._asked_at = board.heard
+        self._cancelled = None
         self._dialect.begin()
         params = {"sessionId": self._session_id, "prompt": blocks_of(turn.prompt.content)}
-        board.call("session/prompt", params, partial(self._answered, turn))
+        self._call = board.call("session/prompt", params, partial(self._answered, turn))
         if self._dialect.taken_when_written and self._turn is turn:
             self._emit(TurnTaken(turn.turn_id))
 
@@ -229,7 +247,7 @@ class Dialogue:
         turn.cancelling = True
         if self._board is not None:
             self._questions.cancel(self._board)
-            self._asked_at = self._board.heard
+            self._cancelled = self._board.heard, self._clock.monotonic()
             self._board.notify("session/cancel", {"sessionId": self._session_id})
 
     # -- questions ---------------------------------------------------------------------------------
@@ -287,4 +305,11 @@ class Dialogue:
                 self._turn = None
                 if self._board is not None:
                     self._questions.cancel(self._board)
+                    self._waive(self._board)
             self._emit(event)
+
+    def _waive(self, board: Switchboard) -> None:
+        """Expect no answer to the prompt any more: the prompt is kept no longer."""
+        if self._call is not None:
+            board.waive(self._call)
+            self._call = None

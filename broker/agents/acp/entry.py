@@ -3,6 +3,7 @@
 What an agent says it can do it may refuse all the same, so every error leads to the next way.
 """
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal
@@ -12,9 +13,9 @@ import msgspec
 from loguru import logger
 
 from broker.agents.acp.jsonrpc import MISREAD, Answer, Answered, RpcError
-from broker.agents.acp.updates import STATES, fields_of, read_update
+from broker.agents.acp.updates import STATES, fields_of, named, read_update
 from broker.agents.acp.wire import Known, answer_of
-from broker.agents.bounds import Fields
+from broker.agents.bounds import Fields, kept
 from broker.errors import BrokerError
 
 __all__ = ["Context", "Entered", "Entry"]
@@ -23,7 +24,9 @@ Context = Literal["restored", "fresh", "unknown"]
 """Whether the agent remembers what was said before."""
 
 KEPT_LIMIT: Final = 64
-"""Updates about the agent itself that are kept until the session is open."""
+"""Updates about the agent itself that are kept until the session is open; the newest count."""
+KEPT_BYTES: Final = 1024 * 1024
+"""Their bytes."""
 
 _MEMORIES: Final = frozenset(
     {"user_message_chunk", "agent_message_chunk", "agent_thought_chunk", "tool_call", "tool_call_update", "plan"}
@@ -74,7 +77,7 @@ class Entry:
         cwd: str,
         memory: str | None,
         *,
-        call: Callable[[str, Any, Answered], None],
+        call: Callable[[str, Any, Answered], object],
         entered: Callable[[Entered], None],
         refused: Callable[[BrokerError], None],
     ) -> None:
@@ -86,7 +89,8 @@ class Entry:
         self._refused = refused
         self._ways = [way for way, can in (("resume", known.resumes), ("load", known.loads)) if can and memory]
         self._replayed = self._hinted = False
-        self._kept: list[msgspec.Raw] = []
+        self._kept: deque[bytes] = deque()
+        self._kept_bytes = 0
 
     def begin(self) -> None:
         """Ask the agent, in the best way that is left."""
@@ -107,8 +111,18 @@ class Entry:
         kind = read_update(update).session_update
         self._replayed |= kind in _MEMORIES
         self._hinted = True
-        if kind in STATES and len(self._kept) < KEPT_LIMIT:
-            self._kept.append(msgspec.Raw(bytes(update)))
+        if kind in STATES:
+            self._keep(bytes(update))
+
+    def _keep(self, update: bytes) -> None:
+        """Keep an update until the session is open, rather than older ones."""
+        if len(update) > KEPT_BYTES:
+            logger.debug("passed over {} bytes of the agent's, for a session that is not open", len(update))
+            return
+        self._kept.append(update)
+        self._kept_bytes += len(update)
+        while len(self._kept) > KEPT_LIMIT or self._kept_bytes > KEPT_BYTES:
+            self._kept_bytes -= len(self._kept.popleft())
 
     def _taken_up(self, way: str, answer: Answer) -> None:
         if isinstance(answer, RpcError):
@@ -130,16 +144,16 @@ class Entry:
         self._end(opened.session_id, "fresh", answer)
 
     def _end(self, session_id: str, context: Context, answer: Answer) -> None:
-        self._entered(Entered(session_id, context, _fields(answer), tuple(self._kept)))
+        self._entered(Entered(session_id, context, _fields(answer), tuple(map(msgspec.Raw, self._kept))))
 
 
 def _fields(answer: Answer) -> Fields:
     """Return what an answer tells of the session, its modes under our names; what cannot be read it does not tell."""
     try:
-        told = {} if isinstance(answer, RpcError) else fields_of(answer)
+        told = {} if isinstance(answer, RpcError) else named(answer)
+        fields = kept({name: told[name] for name in _WORDS if name in told and bytes(told[name]) != b"null"})
     except MISREAD:
         return {}
-    fields = {name: told[name] for name in _WORDS if name in told and bytes(told[name]) != b"null"}
     try:
         if "modes" in fields:
             fields["modes"] = msgspec.Raw(msgspec.json.encode(fields_of(fields["modes"])))

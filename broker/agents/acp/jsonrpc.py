@@ -1,5 +1,7 @@
 """JSON-RPC 2.0, one message per line, without a loop: ids, answers and refusals."""
 
+import json
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -41,6 +43,12 @@ _FRAME = msgspec.json.Decoder(_Frame)
 _ID = msgspec.json.Decoder(int | float | str)
 _ERROR = msgspec.json.Decoder(RpcError)
 _NOTHING: Final = (b"", b"null")
+_ANSWER: Final = re.compile(
+    rb'\s*\{\s*(?:"jsonrpc"\s*:\s*"2\.0"\s*,\s*)?"id"\s*:\s*("?[\d.]{1,24}"?)\s*,\s*"(?:result|error)"'
+)
+"""How nearly every answer begins."""
+_RESCUE_BYTES: Final = 64 * 1024
+"""Bytes of the longest line that makes no sense and is searched all the same."""
 
 
 class Peer:
@@ -63,13 +71,19 @@ class Peer:
         self._on_request = on_request
         self._on_notification = on_notification
         self._last_id = 0
-        self._waiting: dict[bytes, Answered] = {}
+        self._waiting: dict[int, Answered] = {}
 
-    def call(self, method: str, params: Any, answered: Answered) -> None:
-        """Send a request; `answered` is called with what comes back, at most once."""
-        self._last_id += 1
-        self._waiting[str(self._last_id).encode()] = answered
-        self._send({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params})
+    def call(self, method: str, params: Any, answered: Answered) -> int:
+        """Send a request, and return its id; `answered` is called with what comes back, at most once."""
+        self._last_id = number = self._last_id + 1
+        self._waiting[number] = answered
+        self._send({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+        return number
+
+    def waive(self, number: int) -> None:
+        """Forget who waits for an answer; it may come all the same."""
+        if number in self._waiting:
+            self._waiting[number] = _unheard
 
     def notify(self, method: str, params: Any) -> None:
         """Send a notification."""
@@ -97,8 +111,12 @@ class Peer:
             if bytes(frame.id) not in _NOTHING:
                 _ID.decode(frame.id)
         except MISREAD as e:
-            raise Misread("not a JSON-RPC message") from e
-        if frame.method is None:
+            answered = self._waiting.pop(_answer_in(line) or 0, None)
+            if answered is None:
+                raise Misread("not a JSON-RPC message") from e
+            answered(RpcError(INTERNAL_ERROR, "an answer that cannot be read"))
+            return
+        if frame.method is None or (not frame.method and (bytes(frame.result) or bytes(frame.error))):
             self._settle(frame)
         elif bytes(frame.id) in _NOTHING:
             self._on_notification(frame.method, frame.params)
@@ -106,7 +124,7 @@ class Peer:
             self._on_request(bytes(frame.id).decode(), frame.method, frame.params)
 
     def _settle(self, frame: _Frame) -> None:
-        answered = self._waiting.pop(bytes(frame.id), None)
+        answered = self._waiting.pop(_number(frame.id) or 0, None)
         if answered is None:
             raise Misread("an answer to no question")
         if bytes(frame.error) in _NOTHING:
@@ -118,3 +136,34 @@ class Peer:
             # However it is spelled, it is an answer: whoever waits must hear of it.
             error = RpcError(INTERNAL_ERROR, "an error that cannot be read")
         answered(error)
+
+
+def _unheard(_: Answer) -> None:
+    """Take an answer that nobody waits for."""
+
+
+def _number(raw: bytes | msgspec.Raw) -> int | None:
+    """Return the number of ours that an answer's id means; agents are known to write `"3"` or `3.0` for 3."""
+    try:
+        number = float(_ID.decode(raw))
+        return int(number) if number.is_integer() else None
+    except (*MISREAD, OverflowError):
+        return None
+
+
+def _answer_in(line: bytes) -> int | None:
+    """Return the id of an answer that is no proper JSON, as far as it can be told."""
+    found = _ANSWER.match(line)
+    if found is not None:
+        return _number(found[1])
+    if len(line) > _RESCUE_BYTES:
+        return None
+    try:
+        # The standard library's reader takes what others refuse: `NaN`, and half a surrogate pair.
+        frame = json.loads(line.decode(errors="replace"))
+    except MISREAD:
+        return None
+    if not isinstance(frame, dict) or frame.get("method") or not frame.keys() & {"result", "error"}:
+        return None
+    number = frame.get("id")
+    return _number(json.dumps(number).encode()) if isinstance(number, int | float | str) else None

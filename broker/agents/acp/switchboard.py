@@ -107,10 +107,14 @@ class Switchboard:
 
     # -- what is said to the agent -------------------------------------------------------------------
 
-    def call(self, method: str, params: Any, answered: Answered) -> None:
-        """Send a request."""
+    def call(self, method: str, params: Any, answered: Answered) -> int | None:
+        """Send a request, and return its number for `waive`."""
+        return None if self._peer is None else self._peer.call(method, params, answered)
+
+    def waive(self, number: int) -> None:
+        """Forget who waits for the answer to a request."""
         if self._peer is not None:
-            self._peer.call(method, params, answered)
+            self._peer.waive(number)
 
     def notify(self, method: str, params: Any) -> None:
         """Send a notification."""
@@ -196,7 +200,7 @@ class Switchboard:
     def _told(self, method: str, params: msgspec.Raw) -> None:
         ids = _ids(params)
         if method == "$/cancel_request":
-            key = bytes(ids.request_id).decode()
+            key = _key(ids.request_id)
             any(guest.withdrawn(key) for guest in tuple(self._guests.values()))
         elif not method.startswith("$/"):
             said = ids.update if method == "session/update" else params
@@ -224,7 +228,8 @@ class Switchboard:
         if not self._opening or len(self._early) >= EARLY_LIMIT or self._early_bytes + size > EARLY_BYTES:
             logger.debug("passed over {} of the agent's, for a session that is not open", method[:64])
             return
-        self._early.append((session_id, method, said))
+        # A copy of its own, because what was decoded keeps the whole line it stood in.
+        self._early.append((session_id, method, msgspec.Raw(bytes(said))))
         self._early_bytes += size
 
     def _asked(self, key: str, method: str, params: msgspec.Raw) -> None:
@@ -241,6 +246,14 @@ class Switchboard:
         level = "WARNING" if self._offences <= _LOUD_OFFENCES else "DEBUG"
         logger.log(level, "passed over {} bytes of the agent's: {}", len(line), complaint)
         logger.debug("what was passed over: {}", line[:_LOGGED_WIDTH].decode(errors="replace"))
+
+
+def _key(request_id: msgspec.Raw) -> str:
+    """Return the id of a question of the agent's, as it spells it."""
+    try:
+        return bytes(request_id).decode()
+    except MISREAD as e:
+        raise Misread("a question taken back that cannot be read") from e
 
 
 def _ids(params: msgspec.Raw) -> _Ids:

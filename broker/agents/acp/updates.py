@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from broker.agents.acp.jsonrpc import MISREAD
-from broker.agents.bounds import RECORD_LIMIT, TEXT_LIMIT, Fields, bounded, checked
+from broker.agents.bounds import RECORD_LIMIT, TEXT_LIMIT, Fields, bounded, fields_in, kept
 from broker.messages import AgentEvent, AgentRecord, ApprovalRequested, TextDelta
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "block_text",
     "encoded",
     "fields_of",
+    "named",
     "pieces",
     "question_of",
     "read_update",
@@ -58,7 +59,7 @@ class _Block(msgspec.Struct, frozen=True):
 
 _UPDATE = msgspec.json.Decoder(Update)
 _BLOCK = msgspec.json.Decoder(_Block)
-_FIELDS = msgspec.json.Decoder(Fields)
+_OPTIONS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def read_update(raw: msgspec.Raw) -> Update:
@@ -107,34 +108,48 @@ def state_record(kind: str, raw: msgspec.Raw, turn_id: str | None) -> AgentRecor
 
 
 def question_of(
-    turn_id: str, key: str, titles: tuple[str | None, ...], options: list[msgspec.Raw], tool: Fields | None
+    turn_id: str, key: str, titles: tuple[str | None, ...], options: msgspec.Raw, tool: Fields | None
 ) -> ApprovalRequested:
     """Return a question; its title is the first of `titles` that says anything.
 
     Raises:
         ValueError, msgspec.MsgspecError, RecursionError: nobody could answer it.
     """
-    offered = [fields_of(option) for option in options]
-    if any("option_id" not in option for option in offered):
-        raise ValueError("an option without an id")
-    data = msgspec.json.encode(offered)
+    if len(bytes(options)) > RECORD_LIMIT:
+        raise ValueError("options beyond all bounds")
+    data = msgspec.json.encode([_option(option) for option in _OPTIONS.decode(options)])
     if len(data) > RECORD_LIMIT:
         raise ValueError("options beyond all bounds")
     title = next((title for title in titles if title), _ASKING)[:_TITLE_WIDTH]
     return ApprovalRequested(turn_id, key, title, data, bounded(tool) if tool else None)
 
 
+def _option(raw: msgspec.Raw) -> Fields:
+    option = fields_of(raw)
+    if "option_id" not in option:
+        raise ValueError("an option without an id")
+    return option
+
+
 # -- objects -----------------------------------------------------------------------------------------
 
 
 def fields_of(raw: msgspec.Raw) -> Fields:
-    """Return the fields of an ACP object under our names, their values untouched, without its discriminator.
+    """Return what a record may hold of an ACP object: its fields under our names, without its discriminator.
 
     Raises:
         ValueError, msgspec.MsgspecError, RecursionError: it is no JSON object, or nests too deep.
     """
-    checked(raw)
-    fields = {_name(key): value for key, value in _FIELDS.decode(raw).items()}
+    return kept(named(raw))
+
+
+def named(raw: msgspec.Raw) -> Fields:
+    """Return the fields of an ACP object under our names, none of them read, without its discriminator.
+
+    Raises:
+        ValueError, msgspec.MsgspecError, RecursionError: it is no JSON object.
+    """
+    fields = {_name(key): value for key, value in fields_in(raw).items()}
     fields.pop("session_update", None)
     return fields
 

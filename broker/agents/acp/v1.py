@@ -39,7 +39,7 @@ class _Settled(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class _Permission(msgspec.Struct, frozen=True, rename="camel"):
-    options: list[msgspec.Raw]
+    options: msgspec.Raw
     tool_call: msgspec.Raw = msgspec.Raw(b"null")
     title: str | None = None
 

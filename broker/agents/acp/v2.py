@@ -4,7 +4,7 @@ What an agent says is patched by ids: an omitted field stays, null clears, a val
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -24,7 +24,7 @@ from broker.agents.acp.updates import (
     state_record,
 )
 from broker.agents.acp.wire import refusal_of
-from broker.agents.bounds import TEXT_LIMIT, Fields, bounded, checked, vendor_record
+from broker.agents.bounds import TEXT_LIMIT, Fields, bounded, kept, vendor_record
 from broker.errors import BrokerError
 from broker.messages import AgentEvent, AgentRecord, ApprovalRequested, TextReplaced, TurnSettled, TurnTaken
 
@@ -32,13 +32,18 @@ __all__ = ["V2"]
 
 TOOLS_LIMIT: Final = 4096
 """Tool calls that are known to have been reported before."""
+BLOCKS_LIMIT: Final = 64 * 1024
+"""Braces of a message's content; one with more of them is not taken apart into its blocks."""
 
 _NOTHING: Final = (b"", b"null")
+
+_WORK: Final = frozenset({"tool_call_update", "tool_call_content_chunk", "plan_update", "plan_removed"})
+"""Reports of what is done in a turn, which show that the agent has it, whenever it answers the prompt."""
 
 
 class _State(msgspec.Struct, frozen=True, rename="camel"):
     state: str
-    stop_reason: Any = None
+    stop_reason: msgspec.Raw = msgspec.Raw()
     usage: msgspec.Raw = msgspec.Raw()
     error: msgspec.Raw = msgspec.Raw()
 
@@ -53,7 +58,7 @@ class _Plan(msgspec.Struct, frozen=True):
 
 class _Permission(msgspec.Struct, frozen=True):
     title: str
-    options: list[msgspec.Raw]
+    options: msgspec.Raw
     description: str | None = None
     subject: msgspec.Raw = msgspec.Raw()
 
@@ -74,6 +79,7 @@ _PLAN = msgspec.json.Decoder(_Plan)
 _PERMISSION = msgspec.json.Decoder(_Permission)
 _SUBJECT = msgspec.json.Decoder(_Subject)
 _OPTIONS = msgspec.json.Decoder(list[_Option])
+_TEXT = msgspec.json.Decoder(str)
 _BLOCKS = msgspec.json.Decoder(list[msgspec.Raw])
 _ERROR = msgspec.json.Decoder(RpcError)
 
@@ -108,8 +114,10 @@ class V2:
             case "state_update":
                 yield from self._state(raw, turn, turn_id)
             case "agent_message_chunk" | "agent_thought_chunk":
+                self._at_work = True
                 yield from self._chunk(raw, update, turn_id)
             case "agent_message" | "agent_thought":
+                self._at_work = True
                 yield from self._upsert(raw, update, turn_id)
             case "user_message" | "user_message_chunk" if turn is not None:
                 # The session has written the prompt for all its viewers already; what is new is that it is in.
@@ -140,7 +148,8 @@ class V2:
 
     @staticmethod
     def _idle(said: _State, turn: Turn) -> AgentEvent:
-        if said.stop_reason == "error":
+        reason = _word(said.stop_reason)
+        if reason == "error":
             try:
                 error = refusal_of(_ERROR.decode(said.error))
             except MISREAD:
@@ -150,7 +159,7 @@ class V2:
             usage = msgspec.json.encode(fields_of(said.usage))
         except MISREAD:
             usage = None
-        return TurnSettled(turn.turn_id, said.stop_reason if isinstance(said.stop_reason, str) else "unknown", usage)
+        return TurnSettled(turn.turn_id, reason, usage)
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -166,6 +175,9 @@ class V2:
     def _upsert(self, raw: msgspec.Raw, update: Update, turn_id: str | None) -> Iterator[AgentEvent]:
         """Say what a message as a whole adds to what was said of it; what takes something back replaces it."""
         if bytes(update.content) == b"":
+            return
+        if bytes(update.content).count(b"{") > BLOCKS_LIMIT:
+            yield vendor_record(update.session_update, raw, turn_id)
             return
         blocks = [] if bytes(update.content) == b"null" else _BLOCKS.decode(update.content)
         texts = [block_text(block) for block in blocks]
@@ -185,6 +197,7 @@ class V2:
 
     def _report(self, kind: str, raw: msgspec.Raw) -> tuple[str, Fields] | None:
         """Return what becomes one record: its kind and its fields."""
+        self._at_work |= kind in _WORK
         match kind:
             case "tool_call_update":
                 return self._tool(raw)
@@ -214,11 +227,7 @@ class V2:
         tool: Fields = {}
         if bytes(asked.subject) not in _NOTHING:
             subject = _SUBJECT.decode(asked.subject)
-            if subject.type == "tool_call":
-                tool = fields_of(subject.tool_call)
-            else:
-                checked(asked.subject)
-                tool = {"subject": asked.subject}
+            tool = fields_of(subject.tool_call) if subject.type == "tool_call" else kept({"subject": asked.subject})
         if asked.description:
             tool["description"] = encoded(asked.description)
         return question_of(turn_id, key, (asked.title,), asked.options, tool)
@@ -247,6 +256,14 @@ class V2:
         except MISREAD:
             return
         self._mode_option = next((option.config_id for option in known if option.category == "mode"), None)
+
+
+def _word(raw: msgspec.Raw) -> str:
+    """Return why a turn ended, also where the agent does not say."""
+    try:
+        return _TEXT.decode(raw)
+    except MISREAD:
+        return "unknown"
 
 
 def _appended(raw: msgspec.Raw) -> Fields:

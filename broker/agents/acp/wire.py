@@ -35,6 +35,8 @@ CANCELLED: Final = {"outcome": {"outcome": "cancelled"}}
 _OURSELVES: Final = {"name": "actor-broker", "version": __version__}
 _MESSAGE_WIDTH: Final = 500
 _NEWEST: Final = 2
+_LOGINS_BYTES: Final = 64 * 1024
+_NOTHING: Final = (b"", b"null")
 
 
 class Implementation(msgspec.Struct, frozen=True):
@@ -70,8 +72,8 @@ class _Details(msgspec.Struct, frozen=True):
 
 
 class _Can(msgspec.Struct, frozen=True):
-    resume: Any = None
-    close: Any = None
+    resume: msgspec.Raw = msgspec.Raw()
+    close: msgspec.Raw = msgspec.Raw()
 
 
 class _Capabilities(msgspec.Struct, frozen=True, rename="camel"):
@@ -84,11 +86,12 @@ class _Initialized(msgspec.Struct, frozen=True, rename="camel"):
     agent_info: Implementation | None = None
     agent_capabilities: msgspec.Raw = msgspec.Raw()
     info: Implementation | None = None
-    auth_methods: list[Implementation] | None = None
+    auth_methods: msgspec.Raw = msgspec.Raw()
 
 
 _INITIALIZED = msgspec.json.Decoder(_Initialized)
 _CAPABILITIES = msgspec.json.Decoder(_Capabilities)
+_LOGINS = msgspec.json.Decoder(list[Implementation] | None)
 _DETAILS = msgspec.json.Decoder(_Details)
 
 
@@ -113,7 +116,7 @@ def known_of(answer: Answer, offered: int) -> Known:
         BrokerError: `agent_unavailable`: it is an error, cannot be read, or speaks another version.
     """
     said: _Initialized = answer_of(_INITIALIZED, answer, "initialize")
-    logins = tuple(method.name for method in said.auth_methods or () if method.name)
+    logins = _logins_of(said.auth_methods)
     if said.protocol_version == _NEWEST == offered and said.info is not None:
         return Known(said.info, _NEWEST, logins, resumes=True, closes=True)
     if said.protocol_version not in {1, offered}:
@@ -125,9 +128,9 @@ def known_of(answer: Answer, offered: int) -> Known:
         said.agent_info or Implementation(),
         1,
         logins,
-        resumes=session.resume is not None,
+        resumes=bytes(session.resume) not in _NOTHING,
         loads=can.load_session,
-        closes=session.close is not None,
+        closes=bytes(session.close) not in _NOTHING,
     )
 
 
@@ -137,6 +140,16 @@ def _capabilities_of(raw: msgspec.Raw) -> _Capabilities:
         return _CAPABILITIES.decode(raw)
     except MISREAD:
         return _Capabilities()
+
+
+def _logins_of(raw: msgspec.Raw) -> tuple[str, ...]:
+    """Read which ways to log in an agent names; they only make an error's text better."""
+    if len(bytes(raw)) > _LOGINS_BYTES:
+        return ()
+    try:
+        return tuple(method.name for method in _LOGINS.decode(raw) or () if method.name)
+    except MISREAD:
+        return ()
 
 
 def answer_of(decoder: msgspec.json.Decoder[Any], answer: Answer, to: str, logins: Sequence[str] = ()) -> Any:

@@ -38,7 +38,7 @@ class _Line:
 
     session_id: str
     dialect: Dialect
-    call: Callable[[str, Any, Answered], None]
+    call: Callable[[str, Any, Answered], object]
 
 
 class Wishes:
@@ -71,7 +71,7 @@ class Wishes:
         self._waiting.append(_Wish(configuration, configured))
         self._next()
 
-    def begin(self, session_id: str, dialect: Dialect, call: Callable[[str, Any, Answered], None]) -> None:
+    def begin(self, session_id: str, dialect: Dialect, call: Callable[[str, Any, Answered], object]) -> None:
         """Configure this session: first as the one before it was, then as was asked meanwhile."""
         self._line = _Line(session_id, dialect, call)
         again = [Configuration(options={option: value}) for option, value in self._options.items()]

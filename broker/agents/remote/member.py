@@ -3,6 +3,8 @@
 It knows nothing of sockets: frames come in by `feed`, and go out by an outlet, which never blocks.
 """
 
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,11 +14,11 @@ from loguru import logger
 from broker.agents.remote.frames import Envelope, Hello, decoded, read, written
 from broker.agents.remote.job import Job
 from broker.agents.remote.outlet import Outlet
-from broker.agents.remote.reports import ANYTHING, REPORTS, Report, declined, variables_of, vendor_of
+from broker.agents.remote.reports import ANYTHING, NAMED, REPORTS, Report, declined, variables_of, vendor_of
 from broker.agents.remote.waits import Waits
 from broker.clock import Clock
 from broker.errors import BrokerError, CloseCode
-from broker.messages import VariablesSet
+from broker.messages import AgentEvent, VariablesSet
 
 if TYPE_CHECKING:
     from broker.agents.remote.pool import Pool
@@ -186,6 +188,23 @@ class Member:
             self._pool.moved()
 
     def _reported(self, report: Report, raw: msgspec.Raw) -> None:
+        try:
+            self._told(report, raw)
+        except BrokerError:
+            if report.unread is not None:
+                self._done(report.unread, raw)
+            raise
+
+    def _done(self, unread: Callable[[str], AgentEvent], raw: msgspec.Raw) -> None:
+        """End a turn of which the agent has said its last word, though nobody can read it."""
+        with suppress(BrokerError):
+            job = self.jobs.get(decoded(NAMED, raw).turn_id)
+            if job is not None:
+                if not job.over:
+                    job.emit(unread(job.turn_id))
+                self._pool.settled(self, job)
+
+    def _told(self, report: Report, raw: msgspec.Raw) -> None:
         said = decoded(report.decoder, raw)
         job = self._job(said.turn_id)
         if report.last and self.draining and declined(job, said):

@@ -24,8 +24,9 @@ from broker.messages import (
     TurnSettled,
     TurnTaken,
 )
+from broker.protocol.edge import check_depth
 
-__all__ = ["ANYTHING", "REPORTS", "Report", "Said", "Variables", "declined", "variables_of", "vendor_of"]
+__all__ = ["ANYTHING", "NAMED", "REPORTS", "Report", "Said", "Variables", "declined", "variables_of", "vendor_of"]
 
 _TITLE: Final = 500
 _SMALL: Final = 1024
@@ -57,7 +58,7 @@ class _Tool(Said, frozen=True):
 
 class _Asked(Said, frozen=True):
     approval_id: Id
-    options: Annotated[list[Fields], msgspec.Meta(min_length=1)]
+    options: msgspec.Raw
     title: str = "The agent asks"
     tool: msgspec.Raw = msgspec.Raw(_RAW_NULL)
 
@@ -77,7 +78,7 @@ class Variables(msgspec.Struct, frozen=True):
     """Variables that the agent sets; the turn need not be named."""
 
     session_id: Id
-    set: Fields
+    set: msgspec.Raw
     turn_id: Id | None = None
     seq: Seq | None = None
 
@@ -89,6 +90,12 @@ class Anything(msgspec.Struct, frozen=True):
     seq: Seq | None = None
 
 
+class _Named(msgspec.Struct, frozen=True):
+    """A frame of which no more is read than which turn it is about."""
+
+    turn_id: Id
+
+
 @attrs.frozen
 class Report:
     """One kind of frame.
@@ -97,19 +104,35 @@ class Report:
         decoder: makes a `Said` of its data.
         events: what it says; takes the turn it is about, what was decoded, and the data as it came.
         output: whether it has to be numbered for the turn to go on over another link.
-        last: whether the agent is done with the turn then.
+        unread: what it says by its kind alone, of the turn with this id; only where the agent is done with
+            the turn then, which has to end even if nothing else of the frame can be read.
     """
 
     decoder: msgspec.json.Decoder[Any]
     events: Callable[[Job, Any, msgspec.Raw], Iterator[AgentEvent]]
     output: bool = True
-    last: bool = False
+    unread: Callable[[str], AgentEvent] | None = None
+
+    @property
+    def last(self) -> bool:
+        """Whether the agent is done with the turn then."""
+        return self.unread is not None
 
 
 ANYTHING: Final = msgspec.json.Decoder(Anything)
+NAMED: Final = msgspec.json.Decoder(_Named)
 _FIELDS: Final = msgspec.json.Decoder(Fields)
 _VALUE: Final = msgspec.json.Decoder(Any)
-_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
+_OPTIONS: Final = msgspec.json.Decoder(Annotated[list[Fields], msgspec.Meta(min_length=1)])
+_COLONS: Final = 10_000
+"""Of a report too large for a record with more of them only known fields are read: it may have a million others."""
+_TOLD: Final = (
+    *("tool_id", "title", "status", "kind", "content", "locations"),
+    *("input_tokens", "output_tokens", "total_tokens", "cost"),
+)
+_LARGE: Final = msgspec.json.Decoder(
+    msgspec.defstruct("_Large", [(name, msgspec.Raw | msgspec.UnsetType, msgspec.UNSET) for name in _TOLD])
+)
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -129,20 +152,19 @@ def _delta(job: Job, delta: _Delta, _: msgspec.Raw) -> Iterator[AgentEvent]:
 
 
 def _tool(job: Job, tool: _Tool, raw: msgspec.Raw) -> Iterator[AgentEvent]:
-    data = _bounded(_fields(raw))
+    data = _kept(raw)
     yield AgentRecord(job.turn_id, "tool.started" if job.meets(tool.tool_id) else "tool.updated", data)
 
 
 def _usage(job: Job, _: Said, raw: msgspec.Raw) -> Iterator[AgentEvent]:
-    job.usage = _bounded(_fields(raw))
+    job.usage = _kept(raw)
     yield AgentRecord(job.turn_id, "usage.updated", job.usage)
 
 
 def _asked(job: Job, asked: _Asked, _: msgspec.Raw) -> Iterator[AgentEvent]:
-    options = _encode([_option(option) for option in asked.options])
-    if len(options) > RECORD_LIMIT:
-        raise BrokerError("too_large", "The options are more than a record may hold.", field="$.data.options")
-    tool = None if bytes(asked.tool) == _RAW_NULL else _bounded(_fields(asked.tool))
+    said: list[Fields] = decoded(_OPTIONS, _within(asked.options, "options"), "$.data.options")
+    options = _readable(_within(_encode([_option(option) for option in said]), "options"))
+    tool = None if bytes(asked.tool) == _RAW_NULL else _kept(asked.tool)
     yield ApprovalRequested(job.turn_id, asked.approval_id, asked.title[:_TITLE], options, tool)
 
 
@@ -153,11 +175,11 @@ def _option(fields: Fields) -> Fields:
         raise BrokerError("invalid_message", "An option needs an option_id.", field="$.data.options")
     name = next((fields[name] for name in _OPTION_NAMES if name in fields), option_id)
     rest = {key: value for key, value in fields.items() if key not in _OPTION_IDS + _OPTION_NAMES}
-    return _checked({"option_id": option_id, "name": name, **rest})
+    return {"option_id": option_id, "name": name, **rest}
 
 
 def _ended(job: Job, end: _End, _: msgspec.Raw) -> Iterator[AgentEvent]:
-    usage = job.usage if bytes(end.usage) == _RAW_NULL else _bounded(_fields(end.usage))
+    usage = job.usage if bytes(end.usage) == _RAW_NULL else _kept(end.usage)
     yield TurnSettled(job.turn_id, end.stop_reason, usage, last=True)
 
 
@@ -167,6 +189,14 @@ def _failed(job: Job, error: _Error, _: msgspec.Raw) -> Iterator[AgentEvent]:
         yield TurnFailed(job.turn_id, error.code, message, error.retryable)
     else:
         yield TurnFailed(job.turn_id, "agent_unavailable", f"{message} ({error.code[:_NAME]})", error.retryable)
+
+
+def _ended_somehow(turn_id: str) -> AgentEvent:
+    return TurnSettled(turn_id, "unknown", last=True)
+
+
+def _failed_somehow(turn_id: str) -> AgentEvent:
+    return TurnFailed(turn_id, "agent_unavailable", "The agent's last word cannot be read.")
 
 
 def declined(job: Job, said: Said) -> bool:
@@ -181,8 +211,8 @@ REPORTS: Final = {
     "tool": Report(msgspec.json.Decoder(_Tool), _tool),
     "approval_request": Report(msgspec.json.Decoder(_Asked), _asked),
     "usage": Report(msgspec.json.Decoder(Said), _usage),
-    "turn_end": Report(msgspec.json.Decoder(_End), _ended, last=True),
-    "turn_error": Report(msgspec.json.Decoder(_Error), _failed, last=True),
+    "turn_end": Report(msgspec.json.Decoder(_End), _ended, unread=_ended_somehow),
+    "turn_error": Report(msgspec.json.Decoder(_Error), _failed, unread=_failed_somehow),
 }
 """The kinds of frames that are about one turn."""
 _VARIABLES: Final = msgspec.json.Decoder(Variables)
@@ -195,10 +225,8 @@ def variables_of(raw: msgspec.Raw) -> tuple[Variables, bytes]:
         BrokerError: they cannot be read, or are too large.
     """
     variables: Variables = decoded(_VARIABLES, raw)
-    data = _encode(_checked(variables.set))
-    if len(data) > RECORD_LIMIT:
-        raise BrokerError("too_large", "The variables are more than a record may hold.", field="$.data.set")
-    return variables, data
+    fields: Fields = decoded(_FIELDS, _within(variables.set, "set"), "$.data.set")
+    return variables, _readable(_encode(fields))
 
 
 def vendor_of(kind: str, raw: msgspec.Raw, turn_id: str) -> AgentRecord:
@@ -213,24 +241,39 @@ def vendor_of(kind: str, raw: msgspec.Raw, turn_id: str) -> AgentRecord:
         raise BrokerError("invalid_message", f"The frame cannot be kept: {e}.", field="$.data") from None
 
 
-def _fields(raw: msgspec.Raw) -> Fields:
-    """Return the fields of a report without those that say what it belongs to."""
-    fields: Fields = decoded(_FIELDS, raw)
-    return _checked({name: value for name, value in fields.items() if name not in {"turn_id", "seq"}})
+def _within(data: bytes | msgspec.Raw, field: str) -> bytes:
+    """Refuse what no record may hold, before any of it becomes objects, which take many times its bytes."""
+    text = bytes(data)
+    if len(text) > RECORD_LIMIT:
+        raise BrokerError("too_large", "This is more than a record may hold.", field=f"$.data.{field}")
+    return text
 
 
-def _checked(fields: Fields) -> Fields:
-    """Read values that are only carried along: whoever reads the log must be able to."""
-    decoded(_OBJECT, _encode(fields))
-    return fields
+def _kept(raw: msgspec.Raw) -> bytes:
+    """Return a report without the fields that say what it belongs to, and without the large ones of a large one."""
+    text = bytes(raw)
+    if len(text) > RECORD_LIMIT and text.count(b":") > _COLONS:
+        large = decoded(_LARGE, raw)
+        fields = {name: value for name in _TOLD if (value := getattr(large, name)) is not msgspec.UNSET}
+        return _readable(_bounded(fields))
+    fields = decoded(_FIELDS, raw)
+    return _readable(_bounded({name: value for name, value in fields.items() if name not in {"turn_id", "seq"}}))
+
+
+def _readable(data: bytes) -> bytes:
+    """Read what is only carried along, once it is cut to size: whoever reads the log must be able to."""
+    check_depth(data)
+    decoded(_VALUE, data)
+    return data
 
 
 def _bounded(fields: Fields) -> bytes:
     """Encode `fields`; where they are more than a record may hold, the small ones, and the names of the others."""
-    data = _encode(fields)
-    if len(data) <= RECORD_LIMIT:
-        return data
-    small = {name: value for name, value in fields.items() if len(name) + len(bytes(value)) <= _SMALL}
-    kept = dict(islice(small.items(), _FEW))
+    if sum(len(name) + len(bytes(value)) for name, value in fields.items()) <= RECORD_LIMIT:
+        data = _encode(fields)
+        if len(data) <= RECORD_LIMIT:
+            return data
+    small = ((name, value) for name, value in fields.items() if len(name) + len(bytes(value)) <= _SMALL)
+    kept = dict(islice(small, _FEW))
     gone = [name[:_NAME] for name in islice((name for name in fields if name not in kept), _FEW)]
     return _encode({**kept, "truncated": gone})

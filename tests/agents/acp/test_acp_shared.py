@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
+from broker.agents.acp.dialogue import MUTE
 from broker.agents.port import Configuration
 from broker.messages import AgentLost, TextDelta, TurnFailed, TurnSettled, TurnTaken
-from broker.testing import until
+from broker.testing import ManualClock, until
 
 
 @pytest.fixture
 def hall(line: Callable[..., Any]) -> Callable[..., Any]:
     """Make a line to an agent with one process for all its sessions."""
-    return lambda *arguments: line(*arguments, script="hall.py", process="shared")
+    return lambda *arguments, **settings: line(*arguments, script="hall.py", process="shared", **settings)
 
 
 async def welcomed(agent: Any) -> str:
@@ -110,13 +111,15 @@ async def test_a_turn_cancelled_at_a_stopped_agent_ends_it_for_all(hall: Callabl
 
 
 async def test_a_line_cut_from_an_agent_that_is_mute_kills_it_for_all(hall: Callable[..., Any]):
-    one = hall()
+    clock = ManualClock()
+    one = hall(clock=clock)
     other = one.beside("s2")
     other.ask("hold")
     await other.ear.until(TextDelta)
     one.ask("faint")
     await one.ear.until(TextDelta)
     one.link.cancel_turn("t1")
+    clock.advance(MUTE)
     pid = one.link.pid
     await one.link.close()
     lost = (await other.ear.until())[-1]
@@ -168,9 +171,23 @@ async def test_a_line_closed_before_its_session_was_open_leaves_the_others_alone
     two = one.beside("s2")
     two.ask("hold")
     await two.link.close()
-    one.ask("say more", "t1")
     assert one.link.pid is not None
     assert two.ear.rest() == []
+
+
+async def test_a_line_closed_while_its_session_is_opened_costs_the_others_nothing(
+    hall: Callable[..., Any], tmp_path: Path
+):
+    (tmp_path / "slow").touch()
+    one = hall()
+    one.ask("hold")
+    await one.ear.until(TextDelta)
+    two = one.beside("s2", str(tmp_path))
+    two.ask("hold")
+    await until((tmp_path / "asked").exists)
+    await two.link.close()
+    one.link.cancel_turn("t1")
+    assert (await one.ear.until())[-1] == TurnSettled("t1", "cancelled", last=False)
 
 
 async def test_one_paused_session_pauses_the_pipe_that_all_share(

@@ -81,6 +81,23 @@ def test_an_idle_before_the_agent_has_the_turn_only_repeats_what_is_known(tongue
     assert tongue.state("idle", None, stopReason="refusal") == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("agent_message_chunk", {"content": {"type": "text", "text": "hi"}}),
+        ("agent_thought", {"content": [{"type": "text", "text": "hi"}]}),
+        ("tool_call_update", {"toolCallId": "c"}),
+        ("plan_update", {"plan": {"entries": []}}),
+    ],
+)
+def test_a_turn_whose_end_overtakes_the_answer_to_its_prompt_is_over(
+    tongue: Tongue, kind: str, fields: dict[str, object]
+):
+    tongue.v2.begin()
+    tongue.hears(kind, **fields)
+    assert tongue.state("idle", stopReason="end_turn") == [TurnSettled("t1", "end_turn")]
+
+
 @pytest.mark.parametrize("sign", ["running", "requires_action"])
 def test_work_is_a_sign_of_life(tongue: Tongue, sign: str):
     assert tongue.state(sign) == [TurnTaken("t1")]

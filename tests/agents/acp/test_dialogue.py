@@ -1,11 +1,14 @@
 """An ACP session as rules: lines in, events and lines out, no process and no loop."""
 
+import gc
 import json
+import weakref
 from typing import Any
 
 import pytest
 
-from broker.agents.acp.dialogue import Dialogue
+from broker.agents.acp.dialogue import MUTE, Dialogue
+from broker.agents.acp.entry import KEPT_BYTES, KEPT_LIMIT
 from broker.agents.acp.switchboard import Switchboard
 from broker.agents.port import Configuration
 from broker.errors import BrokerError
@@ -20,6 +23,7 @@ from broker.messages import (
     TurnSettled,
     TurnTaken,
 )
+from broker.testing import ManualClock
 
 
 class Stage:
@@ -28,7 +32,8 @@ class Stage:
     def __init__(self, offer: int = 1, memory: str | None = None) -> None:
         self.offer = offer
         self.written, self.heard, self.given_up = [], [], []
-        self.dialogue = Dialogue("/work", self.heard.append, self.give_up, memory)
+        self.clock = ManualClock()
+        self.dialogue = Dialogue("/work", self.heard.append, self.give_up, memory, self.clock)
 
     def give_up(self, reason: str, error: BrokerError | None) -> None:
         self.given_up.append(error.message if error else reason)
@@ -462,16 +467,67 @@ def test_a_session_that_is_opened_too_late_is_closed_again(stage: Stage):
     assert stage.take() == []
 
 
-def test_a_process_counts_as_mute_while_it_owes_an_answer_and_says_nothing(running: Stage):
-    assert running.dialogue.mute
-    running.says_text("I am here")
-    assert not running.dialogue.mute
+def test_a_process_counts_as_mute_once_it_has_been_deaf_to_a_cancel_for_long(running: Stage):
+    running.clock.advance(2 * MUTE)
+    assert not running.dialogue.mute  # it may be thinking
     running.dialogue.cancel_turn("t1")
+    assert not running.dialogue.mute
+    running.clock.advance(MUTE)
     assert running.dialogue.mute
     running.says(method="session/update", params={"sessionId": "a9", "update": {}})
     assert not running.dialogue.mute
     running.says(id=3, result={"stopReason": "cancelled"})
     assert not running.dialogue.mute
+
+
+def test_a_session_that_is_being_opened_makes_no_process_mute(stage: Stage):
+    stage.ask()
+    stage.begin()
+    stage.greets()
+    stage.clock.advance(2 * MUTE)
+    assert not stage.dialogue.mute
+
+
+def test_a_later_turn_begins_with_no_cancel_to_heed(running: Stage):
+    running.dialogue.cancel_turn("t1")
+    running.says(id=3, result={"stopReason": "cancelled"})
+    running.ask("t2")
+    running.clock.advance(2 * MUTE)
+    assert not running.dialogue.mute
+
+
+@pytest.mark.parametrize("end", ["part", "idle"])
+def test_a_prompt_that_is_never_answered_is_not_kept(end: str):
+    stage = Stage(offer=2)
+    stage.begin()
+    stage.greets(protocolVersion=2, info={"name": "fake"})
+    stage.opens()
+    prompt = Prompt("s1", "t1", b'"hi"')
+    kept = weakref.ref(prompt)
+    stage.dialogue.start_turn(prompt)
+    del prompt
+    if end == "part":
+        stage.dialogue.part()
+        stage.dialogue.end("it left")
+    else:
+        stage.says_text("done")
+        stage.updates("state_update", state="idle", stopReason="end_turn")
+    stage.take()
+    gc.collect()
+    assert kept() is None
+
+
+@pytest.mark.parametrize("size", [1, KEPT_BYTES // 10])
+def test_what_is_kept_for_a_session_on_its_way_in_is_bounded_and_the_newest(size: int):
+    stage = remembering()
+    stage.greets(**LOADS)
+    for number in range(KEPT_LIMIT + 10):
+        stage.updates("session_info_update", title=f"{number}", filler="x" * size)
+    stage.updates("session_info_update", title="too much", filler="x" * KEPT_BYTES)
+    stage.answers("session/load", {})
+    titles = [json.loads(event.data)["title"] for event in stage.take() if isinstance(event, AgentRecord)]
+    count = KEPT_LIMIT if size == 1 else 9
+    assert titles == [str(number) for number in range(KEPT_LIMIT + 10)][-count:]
 
 
 # -- configuration ---------------------------------------------------------------------------------------

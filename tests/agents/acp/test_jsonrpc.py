@@ -32,6 +32,54 @@ def test_each_call_gets_its_own_answer_whatever_the_order(wire: Wire):
     assert answers == {"a": b'{"of":"a"}', "b": b'{"of":"b"}'}
 
 
+@pytest.mark.parametrize(
+    "line", [b'{"id":"1","result":7}', b'{"id":1.0,"result":7}', b'{"id":1,"method":"","result":7}']
+)
+def test_an_answer_is_one_however_its_id_is_spelled(wire: Wire, line: bytes):
+    answers = []
+    wire.peer.call("m", {}, answers.append)
+    wire.peer.feed(line)
+    assert [bytes(answer) for answer in answers] == [b"7"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"id":1,"result":{"stopReason":"\\ud800"}}',
+        b'{"jsonrpc":"2.0","id":1,"result":{"usage":NaN}}',
+        b'{"result":{"usage":NaN},"id":"1"}',
+        b'{"id":1,"result":{"stop',
+        b'{"result":{"why":"\xff"},"x":NaN,"id":1.0}',
+    ],
+)
+def test_an_answer_that_makes_no_sense_is_an_error(wire: Wire, line: bytes):
+    answers = []
+    wire.peer.call("m", {}, answers.append)
+    wire.peer.feed(line)
+    assert [(answer.code, answer.message) for answer in answers] == [(-32603, "an answer that cannot be read")]
+
+
+def test_a_report_that_makes_no_sense_answers_nothing(wire: Wire):
+    answers = []
+    wire.peer.call("m", {}, answers.append)
+    for line in (
+        b'{"method":"m","id":1,"params":{"result":NaN}}',
+        b'{"params":{"id":1,"result":NaN}}',
+        b'{"result":NaN}',
+    ):
+        with pytest.raises(Misread):
+            wire.peer.feed(line)
+    assert answers == []
+
+
+def test_an_answer_that_nobody_waits_for_any_more_is_not_misread(wire: Wire):
+    answers = []
+    wire.peer.waive(wire.peer.call("m", {}, answers.append))
+    wire.peer.feed(b'{"id":1,"result":7}')
+    wire.peer.waive(1)
+    assert answers == []
+
+
 def test_a_frame_is_one_line(wire: Wire):
     wire.peer.call("m", {"text": "two\nlines"}, print)
     wire.peer.notify("n", {})

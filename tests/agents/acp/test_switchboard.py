@@ -59,6 +59,14 @@ def test_each_session_hears_its_own_and_nobody_what_is_anybody_elses(line: Line)
     assert (one.heard, two.heard) == (["session/update a1"], ["session/update a2"])
 
 
+def test_a_question_taken_back_under_a_name_that_is_no_text_is_passed_over(line: Line):
+    one = Guest()
+    line.board.place("a1", one)
+    line.board.feed(b'{"method":"$/cancel_request","params":{"requestId":"\xff"}}')
+    line.updates("a1", "on we go")
+    assert one.heard == ["session/update on we go"]
+
+
 def test_what_names_no_session_is_for_the_only_one_there_is(line: Line):
     one = Guest()
     line.board.place("a1", one)

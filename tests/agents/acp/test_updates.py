@@ -158,6 +158,12 @@ def test_a_report_beyond_bounds_loses_its_largest_fields_and_says_which(kind: st
     assert "y" * 10 in data.values()
 
 
+def test_a_field_beyond_bounds_is_never_read():
+    raw = b'{"sessionUpdate":"tool_call_update","toolCallId":"c","rawOutput":[%s"\xff"]}' % (b"[]," * RECORD_LIMIT)
+    (record,) = events(raw)
+    assert json.loads(record.data) == {"tool_id": "c", "truncated": ["raw_output"]}
+
+
 def test_a_report_of_very_many_fields_is_bounded_too():
     update = {"sessionUpdate": "usage_update"} | {f"k{i}" * 20: i for i in range(20_000)}
     (record,) = events(update)

@@ -21,6 +21,8 @@ from broker.messages import (
     TurnTaken,
 )
 
+LONG = "x" * RECORD_LIMIT
+
 
 def raw(value: Any) -> msgspec.Raw:
     return msgspec.Raw(json.dumps(value).encode())
@@ -154,6 +156,45 @@ def test_a_tool_starts_once_and_is_updated_then(job: Job) -> None:
 def test_what_a_tool_brought_is_left_out_where_no_record_could_hold_it(job: Job) -> None:
     record = event(job, "tool", tool_id="x", title="Read", content="x" * RECORD_LIMIT)
     assert json.loads(record.data) == {"tool_id": "x", "title": "Read", "truncated": ["content"]}
+
+
+@pytest.mark.parametrize("content", ["[1e999]", "[" * 200 + "]" * 200], ids=["unreadable", "deep"])
+def test_what_is_left_out_is_not_decoded_before(job: Job, content: str) -> None:
+    """It may be sixteen megabytes of small values, which take seconds to become objects and as long to be let go of."""
+    large = f'[{content},"{LONG}"]'
+    frame = read(b'{"type":"tool","data":{"turn_id":"t1","tool_id":"x","content":%s}}' % large.encode())
+    report = REPORTS[frame.type]
+    (record,) = report.events(job, report.decoder.decode(frame.data), frame.data)
+    assert isinstance(record, AgentRecord)
+    assert json.loads(record.data) == {"tool_id": "x", "truncated": ["content"]}
+
+
+def test_of_a_report_with_fields_without_number_those_are_kept_that_have_a_meaning(job: Job) -> None:
+    """Each of them would become an object, before anybody knows how many there are."""
+    fields = {str(number): 0 for number in range(40_000)}
+    record = event(job, "tool", **fields, tool_id="x", title="Read", content={"a": 1})
+    assert json.loads(record.data) == {"tool_id": "x", "title": "Read", "content": {"a": 1}}
+
+
+def test_what_is_kept_of_a_large_frame_may_not_nest_too_deep(job: Job) -> None:
+    """Its brackets are not counted before it is cut."""
+    fields = f'"turn_id":"t1","tool_id":"x","kind":{"[" * 64}{"]" * 64},"content":"{LONG}"'
+    frame = read(b'{"type":"tool","data":{%s}}' % fields.encode())
+    report = REPORTS[frame.type]
+    with pytest.raises(BrokerError, match="nested deeper"):
+        list(report.events(job, report.decoder.decode(frame.data), frame.data))
+
+
+def test_what_is_too_large_to_be_cut_is_refused_before_it_is_decoded(job: Job) -> None:
+    large = f'[1e999,"{LONG}"]'
+    report = REPORTS["approval_request"]
+    asked = msgspec.Raw(b'{"turn_id":"t1","approval_id":"q","options":[{"id":"y","x":%s}]}' % large.encode())
+    with pytest.raises(BrokerError) as refused:
+        list(report.events(job, report.decoder.decode(asked), asked))
+    assert (refused.value.code, refused.value.field) == ("too_large", "$.data.options")
+    with pytest.raises(BrokerError) as refused:
+        variables_of(msgspec.Raw(b'{"session_id":"s1","set":{"a":%s}}' % large.encode()))
+    assert (refused.value.code, refused.value.field) == ("too_large", "$.data.set")
 
 
 def test_usage_is_reported_and_remembered_for_the_end(job: Job) -> None:

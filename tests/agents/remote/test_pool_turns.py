@@ -95,6 +95,48 @@ def test_a_cancel_reaches_the_agent_once_and_its_end_ends_the_turn(floor: Any) -
     assert session.news() == [TurnSettled("t1", "cancelled")]
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [{"stop_reason": None}, {"stop_reason": 0}, {"usage": [1]}, {"seq": 0}, {"seq": 2.5}],
+)
+def test_an_end_that_cannot_be_read_is_an_end(floor: Any, odd: dict[str, Any]) -> None:
+    far, session = floor.started()
+    far.say("turn_end", **{"turn_id": "t1", "seq": 1} | odd)
+    assert session.news() == [TurnSettled("t1", "unknown")]
+    assert far.refused().startswith("invalid_")
+    session.start("t2")
+    assert far.turns() == ["t2"]
+
+
+@pytest.mark.parametrize("odd", [{"code": 500}, {"message": None}, {"seq": "1"}])
+def test_an_error_that_cannot_be_read_is_an_error(floor: Any, odd: dict[str, Any]) -> None:
+    far, session = floor.started()
+    far.say("turn_error", **{"turn_id": "t1", "code": "failed", "message": "No."} | odd)
+    assert session.news() == [TurnFailed("t1", "agent_unavailable", "The agent's last word cannot be read.")]
+    assert far.refused() == "invalid_message"
+    session.start("t2")
+    assert far.turns() == ["t2"]
+
+
+def test_an_end_that_cannot_be_read_ends_no_turn_of_another_agent(floor: Any) -> None:
+    far, session = floor.started(instance="a")
+    other = floor.agent(instance="b")
+    for about in ({"turn_id": "t1"}, {"turn_id": "made up"}, {"turn_id": 1}, {}):
+        other.heard()
+        other.say("turn_end", stop_reason=None, **about)
+        assert other.refused() == "invalid_message"
+    assert session.news() == []
+    assert list(far.member.jobs) == ["t1"]
+
+
+async def test_a_cut_turn_frees_its_place_by_an_end_that_cannot_be_read(floor: Any) -> None:
+    far, session = floor.started()
+    await session.line.close()
+    far.say("turn_end", turn_id="t1", stop_reason=None)
+    assert session.news() == []
+    assert floor.capacities == [1, 0, 1]
+
+
 def test_there_is_nothing_to_configure(floor: Any) -> None:
     told: list[BrokerError | None] = []
     floor.session().line.configure(Configuration(mode="fast"), told.append)

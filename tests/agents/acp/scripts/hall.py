@@ -32,6 +32,9 @@ class Hall:
         if params["cwd"] == "/":
             send(id=number, error={"code": -32602, "message": "not here"})
             return
+        if Path(params["cwd"], "slow").exists():  # takes its time there
+            Path(params["cwd"], "asked").touch()
+            return
         self.count += 1
         session = f"a{self.count}"
         self.say(session, f"welcome to {session}. ")
