@@ -6,12 +6,13 @@ import os
 import re
 import select
 import shutil
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
-from signal import SIGTERM, Signals
+from signal import SIGKILL, SIGTERM, Signals
 from types import ModuleType
 from typing import Any
 from urllib.request import urlopen
@@ -159,6 +160,24 @@ class Broker:
         """Send it a signal and return the code it exits with."""
         self.signal(how)
         return self.wait()
+
+    def suffer(self, faults: Iterable[str]) -> Iterator[str]:
+        """Start it, killed before, once with each of these faults (SQL) planted into its store as it is now."""
+        store = self.folder / "broker.db"
+        with closing(sqlite3.connect(store)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        whole = store.read_bytes()
+        for fault in faults:
+            for sidecar in self.folder.glob("broker.db-*"):  # or the last fault would be played into this one
+                sidecar.unlink()
+            store.write_bytes(whole)
+            with closing(sqlite3.connect(store)) as connection:
+                before = connection.total_changes
+                connection.executescript(fault)
+                assert connection.total_changes > before
+            self.start()
+            yield fault
+            self.end(SIGKILL)
 
 
 @pytest.fixture
