@@ -102,7 +102,7 @@ class Trail:
 
     def show(self, turn_id: str, viewers: int) -> None:
         """Note that a turn's end was told to those who follow the session."""
-        self._note(turn_id, "followers", f"shown to {viewers} viewers")
+        self._note(turn_id, "followers", "shown to 1 viewer" if viewers == 1 else f"shown to {viewers} viewers")
 
 
 def _reason(data: bytes) -> str | None:
@@ -114,4 +114,6 @@ def _reason(data: bytes) -> str | None:
         return None
     error = None if why.error is None else f"{why.error.code}: {why.error.message}"
     deadline = None if why.deadline is None else f"deadline {why.deadline}"
-    return ", ".join(filter(None, (why.outcome, deadline, why.reason or error))) or None
+    reason = why.reason or error
+    said = reason is not None and reason.startswith(why.outcome or " ")  # "cancelled by ann" is enough
+    return ", ".join(filter(None, (None if said else why.outcome, deadline, reason))) or None

@@ -275,7 +275,7 @@ async def test_the_way_of_a_turn_can_be_followed_from_its_acceptance_to_those_wh
         "session: waits for an answer",
         "session: goes on",
         "session: ended",
-        "followers: shown to 1 viewers",
+        "followers: shown to 1 viewer",
     ]
     assert all(step.reason is None for step in house.traces.find("m").steps)
 
@@ -305,7 +305,7 @@ async def test_a_turn_that_was_cut_off_shows_every_rung_of_the_ladder(house: Any
     ladder = [(step.what, step.reason) for step in house.traces.find("m").steps][-4:]
     assert ladder == [
         ("cancelling", "cancelled by ann"),
-        ("ended", "cancelled, cancelled by ann; the agent did not stop within 10 s and was cut off"),
+        ("ended", "cancelled by ann; the agent did not stop within 10 s and was cut off"),
         ("cut", None),
         ("shown to 0 viewers", None),
     ]

@@ -28,13 +28,12 @@ function refused(words) {
 
 function found({ id, steps, ended, stopped }) {
   const { where, what, reason } = stopped ?? steps.at(-1) ?? {};
-  const end = steps.findLast((step) => step.what === "ended")?.reason;
-  const state = ended ? `It has ended${end ? `: ${sentence(end)}` : "."}` : "It is under way.";
-  const last = where ? ` The last step was “${what}” at ${where}${reason && reason !== end ? `: ${sentence(reason)}` : "."}` : "";
+  const why = reason ? `: ${sentence(reason)}` : ".";
+  const last = where ? ` The last step was “${what}” at ${where}${why}` : "";
   const head = el("tr", {}, ...["Time", "Where", "What", "Reason"].map((name) => el("th", { scope: "col" }, name)));
   const table = el("table", {}, el("thead", {}, head), el("tbody", {}, ...steps.map(row)));
   return [
-    el("p", {}, state + last),
+    el("p", {}, ended ? `It has ended${why}` : `It is under way.${last}`),
     el("div.steps", { tabIndex: 0, role: "region", ariaLabel: "Steps" }, table),
     el("p.facts", {}, id),
   ];
