@@ -34,6 +34,7 @@ __all__ = [
     "CreateSession",
     "Disconnected",
     "HangAll",
+    "HangSome",
     "Live",
     "Peers",
     "Registry",
@@ -133,6 +134,15 @@ class HangAll:
     """Close every connection with this code."""
 
     code: CloseCode
+
+
+@attrs.frozen
+class HangSome:
+    """Close the connections that `whom` picks; answered with how many there were."""
+
+    whom: Callable[[Peer], bool]
+    code: CloseCode
+    reason: str | None = None
 
 
 @attrs.frozen
@@ -258,6 +268,14 @@ class Registry(LoopActor):
         for ref, _ in self._connections.values():
             if ref.is_alive():
                 ref.tell(Hang(message.code), urgent=True)
+
+    @handles(HangSome)
+    def _hang_some(self, message: HangSome) -> int:
+        chosen = [ref for ref, known in self._connections.values() if message.whom(known.peer)]
+        for ref in chosen:
+            if ref.is_alive():
+                ref.tell(Hang(message.code, message.reason), urgent=True)
+        return len(chosen)
 
     # -- sessions and rooms -------------------------------------------------------------------------
 

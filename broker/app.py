@@ -86,7 +86,7 @@ class App:
         self.plugins = plugins
         self.clock = clock or SystemClock()
         self.stats = Stats()
-        self.facade = Facade(self.stats)
+        self.facade = Facade(self.stats, self.clock)
         self.supervisor = Supervisor(self.clock)
         self.traces = Traces(self.clock.now)
         self._mark = mark_of(settings.store.url)

@@ -10,12 +10,12 @@ from asyncio import Task
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 
 from broker.errors import BrokerError
-from broker.hooks import HOOKS, Handshake, Peer, Plugin
+from broker.hooks import HOOKS, Auth, Control, Handshake, Peer, Plugin, Undeclared
 from broker.ids import new_id
 from broker.logs import limited
 from broker.messages import Principal
@@ -25,6 +25,8 @@ from broker.tasks import spawn
 from broker.traces import Traces
 
 __all__ = ["Bound", "Hooks", "overridden"]
+
+_WHO: Final = Principal | Undeclared
 
 OBSERVING: Final = 256
 """Calls of one plugin's async observers that may be under way; more are dropped and counted (PROTOCOL P7)."""
@@ -59,7 +61,9 @@ class Hooks:
 
     Attributes:
         handshake: gates for `identify`.
+        auth: gates for `recognize`.
         message: gates for `run_gates` with an `Inbound`.
+        control: gates for `check_control` with a `Control`.
         permission: gates for `run_gates` with a `Permission`.
         turn: gates for `run_gates` with a `TurnRequest`.
         connected: observers for `observe` with a `Peer`.
@@ -88,7 +92,9 @@ class Hooks:
         self._traces = traces
         self._observing: defaultdict[str, set[Task[None]]] = defaultdict(set)
         self.handshake = _compile(plugins, "on_handshake")
+        self.auth = _compile(plugins, "on_auth")
         self.message = _compile(plugins, "on_message")
+        self.control = _compile(plugins, "on_control")
         self.permission = _compile(plugins, "on_permission")
         self.turn = _compile(plugins, "on_turn")
         self.connected = _compile(plugins, "connected")
@@ -101,17 +107,43 @@ class Hooks:
 
     # -- gates ---------------------------------------------------------------------------------------
 
-    async def identify(self, handshake: Handshake) -> Principal | None:
+    async def identify(self, handshake: Handshake) -> Principal | Undeclared | None:
         """Ask every handshake gate; return who the first that knows says it is, None if none does.
 
         Raises:
             BrokerError: a gate refuses.
         """
-        principal: Principal | None = None
-        for gate in self.handshake:
-            answer = await self._settle(gate, self._ask(gate, handshake), Principal)
-            principal = principal or answer
-        return principal
+        return cast("Principal | Undeclared | None", await self._first(self.handshake, handshake, _WHO))
+
+    async def recognize(self, auth: Auth) -> Principal | None:
+        """Ask every gate for tokens; return who the first that knows says it is, None if none does.
+
+        Raises:
+            BrokerError: a gate refuses.
+        """
+        return cast("Principal | None", await self._first(self.auth, auth, Principal))
+
+    async def _first(self, gates: tuple[Bound, ...], value: Any, allowed: Any) -> Any:
+        """Ask all, since each may refuse, and return the first answer."""
+        first: Any = None
+        for gate in gates:
+            answer = await self._settle(gate, self._ask(gate, value), allowed)
+            first = answer if first is None else first
+        return first
+
+    def check_control(self, frame: Control) -> None:
+        """Ask each gate for frames that are no messages.
+
+        Raises:
+            BrokerError: one refuses.
+        """
+        for gate in self.control:
+            try:
+                _checked(gate.call(frame), NoneType)
+            except BrokerError:
+                raise
+            except Exception as e:
+                raise self._broke(gate.plugin, gate.hook, e) from e
 
     def run_gates(self, gates: tuple[Bound, ...], value: Any) -> Awaitable[None] | None:
         """Ask each gate in order, until one refuses.
@@ -142,7 +174,7 @@ class Hooks:
         except Exception as e:
             raise self._broke(gate.plugin, gate.hook, e) from e
 
-    async def _settle(self, gate: Bound, answer: Any, allowed: type[Any]) -> Any:
+    async def _settle(self, gate: Bound, answer: Any, allowed: Any) -> Any:
         """Return what the gate says in the end."""
         try:
             if inspect.isawaitable(answer):
@@ -219,7 +251,7 @@ class Hooks:
         return BrokerError("internal", hint=f"trace {trace_id}")
 
 
-def _checked(answer: Any, allowed: type[Any]) -> Any:
+def _checked(answer: Any, allowed: Any) -> Any:
     # A gate that returns False where it means a refusal must not let pass.
     if answer is not None and not isinstance(answer, allowed):
         raise TypeError(f"a gate refuses by raising BrokerError; it returned {type(answer).__name__}")

@@ -66,6 +66,7 @@ class BrokerError(Exception):
         retry_after: seconds after which the same request may succeed.
         field: JSON path of the part that is wrong, such as `$.payload.session_id`.
         hint: what to do about it.
+        close: the code to close the connection with once it was told; None to leave it open.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class BrokerError(Exception):
         retry_after: float | None = None,
         field: str | None = None,
         hint: str | None = None,
+        close: "CloseCode | None" = None,
     ) -> None:
         kind = ERRORS[code]
         super().__init__(message or kind.sentence)
@@ -86,6 +88,7 @@ class BrokerError(Exception):
         self.retry_after = retry_after
         self.field = field
         self.hint = hint
+        self.close = close
 
     def as_data(self) -> dict[str, object]:
         """Return the `data` of an error answer; optional keys only where they help."""

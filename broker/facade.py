@@ -1,12 +1,14 @@
 """What plugins may ask of the broker: `broker.hooks.Broker`, by way of the actors."""
 
 from asyncio import Task
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final, cast
 
 from broker import __version__
 from broker.actors.ref import LoopRef
-from broker.actors.registry import Peers, Registry, SendTo, ToAll, ToRoom
+from broker.actors.registry import HangSome, Peers, Registry, SendTo, ToAll, ToRoom
+from broker.clock import Clock
+from broker.errors import CloseCode
 from broker.hooks import Peer
 from broker.messages import ANONYMOUS
 from broker.offers import to_json
@@ -23,8 +25,9 @@ ASK_SECONDS: Final = 10.0
 class Facade:
     """One broker, as its plugins see it. Made before the actors are; given them with `connect`."""
 
-    def __init__(self, stats: Stats) -> None:
+    def __init__(self, stats: Stats, clock: Clock) -> None:
         self._stats = stats
+        self._clock = clock
         self._registry: LoopRef[Registry] | None = None
         self._tasks: set[Task[Any]] = set()
 
@@ -42,6 +45,14 @@ class Facade:
         """The broker's counters."""
         return self._stats
 
+    def now(self) -> int:
+        """Return the wall clock's milliseconds since the epoch."""
+        return self._clock.now()
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards."""
+        return self._clock.monotonic()
+
     async def connections(self) -> Sequence[Peer]:
         """Return who is connected now."""
         return cast("list[Peer]", await self._ask(Peers()))
@@ -58,6 +69,15 @@ class Facade:
         """Publish an event to a room; return its number in the room's log, None for a room without one."""
         answer = await self._ask(ToRoom(room, Publish(ANONYMOUS, SENDER, event, to_json(data))))
         return cast("int | None", answer.get("seq"))
+
+    async def disconnect(
+        self,
+        whom: Callable[[Peer], bool],
+        code: CloseCode = CloseCode.DISCONNECTED_BY_OPERATOR,
+        reason: str | None = None,
+    ) -> int:
+        """Close the connections that `whom` picks; return how many there were."""
+        return cast("int", await self._ask(HangSome(whom, code, reason)))
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> Task[Any]:
         """Run `work` in the background: named, its failure logged, cancelled when the broker stops."""

@@ -7,7 +7,8 @@ Payloads that the broker only carries are `bytes` holding JSON exactly as it cam
 as they entered. Times are integers, milliseconds since the epoch, UTC.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import attrs
 
@@ -49,10 +50,16 @@ class Principal:
     Attributes:
         user: the user's name, None for anonymous.
         scopes: what it may do beyond the ordinary: `admin`, `api`, `agent`, `debug`.
+        expires_at: milliseconds since the epoch at which it is nobody any more; None for never.
+        credential: what it showed, by a name that gives nothing away, such as a token's `jti`.
+        claims: what else the plugin wants to know when it is asked about it again; never shown.
     """
 
     user: str | None = None
     scopes: frozenset[str] = frozenset()
+    expires_at: int | None = None
+    credential: str | None = None
+    claims: Mapping[str, Any] = attrs.field(factory=dict, repr=False, eq=False)
 
 
 ANONYMOUS = Principal(scopes=ALL_SCOPES)

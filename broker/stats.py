@@ -88,7 +88,8 @@ class Stats:
         rooms: in memory now.
         records: records made durable.
         commits: transactions that made them so.
-        rate_limited: requests refused because there were too many.
+        rate_limited: what was refused because there was too much of it, by the limit, such as `messages`.
+        blocked: times that the event loop was blocked for long, by the plugin that did it, `broker` for ourselves.
         dropped: what was given up on purpose, by reason.
         plugin_errors: unexpected errors of plugins, by plugin.
         turn_seconds: from a turn's acceptance to its end.
@@ -117,7 +118,8 @@ class Stats:
     rooms: int = 0
     records: int = 0
     commits: int = 0
-    rate_limited: int = 0
+    rate_limited: Counter[str] = attrs.field(factory=Counter)
+    blocked: Counter[str] = attrs.field(factory=Counter)
     dropped: Counter[str] = attrs.field(factory=Counter)
     plugin_errors: Counter[str] = attrs.field(factory=Counter)
     turn_seconds: Histogram = attrs.field(factory=_durations)

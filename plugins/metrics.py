@@ -109,7 +109,7 @@ def _traffic(stats: Stats) -> Iterator[Metric]:
     yield _counter("broker_message_bytes", "Bytes of these messages.", "direction", sizes)
     yield _counter("broker_errors", "Errors sent by code.", "code", dict.fromkeys(ERRORS, 0) | stats.errors)
     yield _counter("broker_closes", "Connections ended by WebSocket close code.", "code", _closes(stats.closes))
-    yield CounterMetricFamily("broker_rate_limited", "Requests refused for being too many.", stats.rate_limited)
+    yield _counter("broker_rate_limited", "What was refused for being too much by limit.", "limit", stats.rate_limited)
     yield _counter("broker_dropped", "What was given up on purpose by reason.", "reason", stats.dropped)
 
 
@@ -141,6 +141,7 @@ def _health(stats: Stats) -> Iterator[Metric]:
         depth.add_metric([actor], messages)
     yield depth
     yield _counter("broker_plugin_errors", "Unexpected errors of plugins.", "plugin", stats.plugin_errors)
+    yield _counter("broker_loop_blocked", "Times the event loop was blocked by plugin.", "plugin", stats.blocked)
 
 
 def _closes(closes: Mapping[int, int]) -> dict[str, int]:

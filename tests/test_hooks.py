@@ -10,7 +10,7 @@ from broker.messages import Principal
 def test_the_table_lists_each_hook_with_its_kind_its_arguments_and_a_sentence() -> None:
     gates = [name for name, hook in HOOKS.items() if hook.kind == "gate"]
     observers = [name for name, hook in HOOKS.items() if hook.kind == "observer"]
-    assert gates == ["on_handshake", "on_message", "on_permission", "on_turn"]
+    assert gates == ["on_handshake", "on_auth", "on_message", "on_control", "on_permission", "on_turn"]
     assert observers == ["connected", "disconnected", "committed", "turn_ended", "failed"]
     assert HOOKS["disconnected"].parameters == ("peer", "code")
     assert all(hook.summary.endswith(".") for hook in HOOKS.values())

@@ -94,7 +94,9 @@ class Limits:
         mailbox: Messages that may wait for one actor.
         queued_turns: Turns that may wait in one session.
         errors_per_minute: Ill-formed messages after which a connection is closed.
-        handshake: Time a client has for its handshake.
+        handshake: Time a client has for its handshake, and for the body of a request.
+        unknown_per_address: Connections of one address that have not said yet what they want or who they are.
+        memory: Memory of the process beyond which new connections, sessions and turns are refused; 0 for no limit.
     """
 
     message_bytes: Annotated[Size, Meta(ge=1024, le=1 << 30)] = 1 << 20
@@ -103,6 +105,8 @@ class Limits:
     queued_turns: Annotated[int, Meta(ge=0)] = 16
     errors_per_minute: Count = 60
     handshake: Annotated[Duration, Positive] = 10.0
+    unknown_per_address: Count = 100
+    memory: Size = 0
 
 
 @attrs.frozen(kw_only=True)

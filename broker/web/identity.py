@@ -2,7 +2,8 @@
 
 from aiohttp import web
 
-from broker.hooks import Handshake
+from broker.errors import BrokerError
+from broker.hooks import Handshake, Undeclared
 from broker.messages import ANONYMOUS, Principal
 from broker.web.services import SERVICES
 
@@ -30,4 +31,7 @@ async def identify(request: web.Request, protocol: str) -> Principal:
         origin=request.headers.get("Origin"),
         protocol=protocol,
     )
-    return await hooks.identify(handshake) or ANONYMOUS
+    found = await hooks.identify(handshake) or ANONYMOUS
+    if isinstance(found, Undeclared):
+        raise BrokerError("unauthenticated")
+    return found

@@ -1,0 +1,166 @@
+"""What hooks are given, and what a gate may answer: values."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import attrs
+
+from broker.messages import Principal
+
+__all__ = [
+    "Auth",
+    "Control",
+    "Failure",
+    "Handshake",
+    "Inbound",
+    "Peer",
+    "Permission",
+    "TurnEnded",
+    "TurnRequest",
+    "Undeclared",
+]
+
+
+@attrs.frozen
+class Peer:
+    """One connection.
+
+    Attributes:
+        connection_id: its id, as in `welcome`.
+        principal: who it is.
+        address: the client's IP address, past the trusted proxies.
+        protocol: its wire format, such as `broker.v1.json`.
+    """
+
+    connection_id: str
+    principal: Principal
+    address: str
+    protocol: str
+
+
+@attrs.frozen
+class Handshake:
+    """A client that asks to be let in, by a socket or by a request; nothing was answered yet.
+
+    Attributes:
+        path: the path it asks for, such as `/ws`.
+        headers: its headers, case-insensitive; left out of `repr`, because tokens travel in them.
+        query: its query parameters; left out of `repr` likewise.
+        remote: the client's IP address, past the trusted proxies.
+        origin: its Origin header, None if it sent none.
+        protocol: the wire format that was agreed on; `http` for a request of the HTTP API.
+        known: who it is already known to be, by a ticket of ours; None if that is still to be found out.
+    """
+
+    path: str
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    query: Mapping[str, str] = attrs.field(repr=False)
+    remote: str
+    origin: str | None
+    protocol: str
+    known: Principal | None = None
+
+
+@attrs.frozen
+class Undeclared:
+    """A handshake gate's answer: let it in to say who it is.
+
+    Until then it is nobody and can do nothing: its first message has to be `auth`, within `seconds`.
+    """
+
+    seconds: float
+
+
+@attrs.frozen
+class Auth:
+    """A token that was shown with the action `auth`: the first message of one let in `Undeclared`, or a refresh.
+
+    Attributes:
+        peer: who shows it; its principal is the one so far.
+        token: the token; left out of `repr`.
+    """
+
+    peer: Peer
+    token: str = attrs.field(repr=False)
+
+
+@attrs.frozen
+class Inbound:
+    """One message of a client, before anything is done about it; `size` is its length in bytes."""
+
+    peer: Peer
+    action: str
+    size: int
+
+
+@attrs.frozen
+class Control:
+    """A frame of a client that is no message: a ping, a pong, or a piece of a message that is not its last.
+
+    Attributes:
+        peer: whose.
+        kind: which of them.
+        size: bytes of its payload; a piece may well have none.
+    """
+
+    peer: Peer
+    kind: Literal["ping", "pong", "piece"]
+    size: int
+
+
+@attrs.frozen
+class Permission:
+    """Somebody is about to do something to something.
+
+    Attributes:
+        principal: who.
+        operation: what, an action of PROTOCOL 2a such as `room.join`, also when it is asked for over HTTP.
+        resource: to which session, room or user, by id or name; None where there is none.
+    """
+
+    principal: Principal
+    operation: str
+    resource: str | None = None
+
+
+@attrs.frozen
+class TurnRequest:
+    """A turn that would be accepted next; `content` is JSON, a string or an array of content blocks."""
+
+    session_id: str
+    principal: Principal
+    content: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
+class TurnEnded:
+    """A turn that has ended, after the record of it became durable.
+
+    Attributes:
+        session_id: its session.
+        turn_id: its id.
+        agent: the profile that was to do it.
+        outcome: one of PROTOCOL section 3.
+        seconds: from its acceptance to its end.
+    """
+
+    session_id: str
+    turn_id: str
+    agent: str
+    outcome: str
+    seconds: float
+
+
+@attrs.frozen
+class Failure:
+    """Something broke inside the broker.
+
+    Attributes:
+        where: the part that broke, in words.
+        error: what it raised.
+        trace_id: the id under which the client was told and the log has it, if a client was waiting.
+    """
+
+    where: str
+    error: BaseException
+    trace_id: str | None = None
