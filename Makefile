@@ -6,13 +6,13 @@ STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 LINKS := broker/actors broker/plugins
 
-.PHONY: run test check bench chaos docs dev clean lock debian
+.PHONY: run test check bench chaos fuzz docs dev clean lock debian promtool
 
 # In a terminal the broker gets a process group of its own: Ctrl-C then drains it, and make sees it exit with 0.
 run: $(STAMP)
 	@if [ -t 0 ]; then set -m; $(BIN)/broker --config config.yaml; else exec $(BIN)/broker --config config.yaml; fi
 
-test: $(TEST_STAMP) debian
+test: $(TEST_STAMP) debian promtool
 	$(BIN)/python -m pytest -m "not chaos"
 
 check: $(TEST_STAMP)
@@ -40,7 +40,7 @@ lock:
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools --exclude wheel > constraints.txt
 
 clean:
-	rm -rf $(VENV) $(LINKS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(LINKS) .wstest27 build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "actor-broker needs Python 3.11 or newer; set PYTHON=python3.x")'
@@ -62,10 +62,21 @@ broker/actors broker/plugins:
 debian:
 	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then set --; \
 	  command -v chromium >/dev/null || set -- "$$@" chromium; \
+	  command -v curl >/dev/null || set -- "$$@" curl; \
 	  command -v node >/dev/null || set -- "$$@" nodejs; \
 	  command -v npm >/dev/null || set -- "$$@" npm; \
 	  command -v fusermount3 >/dev/null || set -- "$$@" fuse3; \
+	  ls /usr/lib/*/faketime/libfaketimeMT.so.1 >/dev/null 2>&1 || set -- "$$@" faketime; \
 	  ldconfig -p | grep -q 'libfuse\.so\.2' || set -- "$$@" libfuse2; \
 	  [ $$# = 0 ] || { echo "installing $$*"; apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y -qq --no-install-recommends "$$@" >/dev/null; } \
 	  || echo "Some Debian packages could not be installed; the tests that need them are skipped, visibly."; fi
+
+# promtool alone, out of Debian's package, whose installation would set up a server.
+promtool: $(TEST_STAMP)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && ! command -v promtool >/dev/null && [ ! -x $(BIN)/promtool ]; then \
+	  echo "fetching promtool"; fetched=$$(mktemp -d); chmod 755 "$$fetched"; \
+	  (cd "$$fetched" && { apt-get download -qq prometheus 2>/dev/null || { apt-get update -qq && apt-get download -qq prometheus; }; } && \
+	    dpkg-deb --fsys-tarfile prometheus_*.deb | tar -xO ./usr/bin/promtool >promtool) && \
+	  install -m 755 "$$fetched/promtool" $(BIN)/promtool \
+	  || echo "promtool could not be had; the tests that need it are skipped, visibly."; rm -rf "$$fetched"; fi

@@ -22,7 +22,17 @@ from broker.actors.transcript import Transcript
 from broker.agents.port import Configuration, Opening
 from broker.clock import Timer
 from broker.errors import BrokerError
-from broker.messages import AgentEvent, AgentReady, Prompt, Record, SessionRow, SlotAnswer, TextDelta, TurnRow
+from broker.messages import (
+    AgentEvent,
+    AgentReady,
+    Prompt,
+    Record,
+    SessionRow,
+    SlotAnswer,
+    TextDelta,
+    TurnRow,
+    TurnState,
+)
 from broker.turns import AnswerApproval, AskSlot, CancelTurn, Command, CutLink, StartTurn, TurnMachine, TurnRules
 
 __all__ = ["Conductor", "Tick"]
@@ -70,6 +80,7 @@ class Conductor:
         self.write: Append = log.write
         self._transcript = Transcript() if agent is not None and agent.history else None
         self._accepted_at: dict[str, float] = {}
+        self._states: dict[str, TurnState] = {}
         self._dispatched_at: float | None = None
         self._timer: Timer | None = None
         self._timer_at = 0.0
@@ -89,6 +100,7 @@ class Conductor:
         for row in stored.turns:
             if row.outcome is None:
                 self._trail.take_up(row)
+                self._count(row.turn_id, row.state)
         if stored.unfinished:
             logger.bind(session=row.session_id).info("taking up the turns that an earlier run left open")
         if self._log.written_bytes > self.quota:
@@ -184,9 +196,25 @@ class Conductor:
     def save(self, row: TurnRow) -> None:
         """Keep a turn's latest state; see `broker.turns.commands.Out`."""
         self._log.turn_rows[row.turn_id] = row
+        self._count(row.turn_id, row.state)
         if row.outcome is not None:
             seconds = self._clock.monotonic() - self._accepted_at.pop(row.turn_id, self._began)
             self._log.after_commit(partial(self._announce_end, row.turn_id, row.outcome, seconds))
+
+    def recount(self) -> None:
+        """Count the running turn where it stands; of going from one state to another not every row is kept."""
+        running = self.machine.running
+        if running is not None and self._states.get(running.turn_id) != running.state:
+            self._count(running.turn_id, running.state)
+
+    def _count(self, turn_id: str, state: TurnState) -> None:
+        """Count a turn where it stands now, and no longer where it stood."""
+        before = self._states.pop(turn_id, None)
+        if before is not None:
+            self._stats.turns_open[before] -= 1
+        if state != "ended":
+            self._states[turn_id] = state
+            self._stats.turns_open[state] += 1
 
     def wall(self) -> int:
         """Return the wall clock; see `broker.turns.commands.Out`."""
@@ -261,6 +289,8 @@ class Conductor:
         """Let go of the timer and of the agent: the session leaves memory, or fails."""
         self._stop_timer()
         self.line.cut()
+        self._stats.turns_open.subtract(self._states.values())
+        self._states.clear()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -43,10 +43,18 @@ PING_PAYLOAD: Final = b"broker"
 
 @attrs.frozen
 class Hang:
-    """Close the connection with this code."""
+    """Close the connection with this code.
+
+    Attributes:
+        code: with which.
+        reason: in words; the code's own if left out.
+        last: whether nothing is read from the peer any more, not even its close frame; then it finds the end of
+            the line after ours.
+    """
 
     code: CloseCode
     reason: str | None = None
+    last: bool = False
 
 
 @attrs.frozen
@@ -132,6 +140,10 @@ class Connection(LoopActor):
         """Return the names of the logs that this connection follows."""
         return list(self._follows or ())
 
+    def know(self, peer: Peer) -> None:
+        """Take note of who the peer is from now on; called by the reading half."""
+        self.peer = peer
+
     def outbox_bytes(self) -> int:
         """Return the bytes that wait for the peer."""
         return self._transport.get_write_buffer_size() + self._out_bytes
@@ -149,9 +161,16 @@ class Connection(LoopActor):
         if not self._transport.is_closing():
             self._transport.write(data)
 
-    @handles(Response, Failure, Welcome)
+    @handles(Response, Welcome)
     def _say(self, value: Outgoing) -> None:
         self._speak(text_frame(self._wire.encode(value), self._window_bits), 1)
+
+    @handles(Failure)
+    def _refuse(self, failure: Failure) -> None:
+        """Tell why something was refused, and leave if the refusal says so."""
+        self._say(failure)
+        if failure.error.close is not None:
+            self._hang(Hang(failure.error.close))
 
     @handles(Parcel)
     def _deliver(self, parcel: Parcel) -> None:
@@ -300,6 +319,10 @@ class Connection(LoopActor):
             self._stats.dropped["heartbeat"] += 1
             self.actor_ref.tell(Hang(CloseCode.HEARTBEAT_MISSED), urgent=True)  # as a message, or nobody writes it
 
+    def cut(self) -> None:
+        """Cut the line; for the end of a drain, when the peer does not answer the close."""
+        self._transport.abort()
+
     @handles(Pinged)
     def _pong(self, message: Pinged) -> None:
         if self.close_code is None and not self._is_full():
@@ -315,6 +338,9 @@ class Connection(LoopActor):
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._options.clock.call_later(self._options.patience, self._transport.abort)
+        if message.last and not self._transport.is_closing():
+            self.on_drained()
+            self._transport.write_eof()
 
     def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
         """A connection whose actor failed cannot go on; its client can, on another one."""

@@ -31,4 +31,10 @@ class MayStop:
 
 @attrs.frozen
 class StopSession:
-    """The broker stops: a turn that still runs ends now. Answered when that is durable."""
+    """The broker stops: nothing more is started, and a turn that still runs ends. Answered when that is durable.
+
+    Attributes:
+        at_once: whether it ends now; otherwise it may go on, and is left alone.
+    """
+
+    at_once: bool = True

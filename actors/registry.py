@@ -4,8 +4,9 @@ It is asked at connect, attach, join, leave, broadcast and send; never on the wa
 connection knows the actors of the logs it follows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from heapq import nsmallest
 from typing import Any, Final
 
 import attrs
@@ -29,16 +30,18 @@ from broker.protocol.outgoing import Broadcast, Direct, Outgoing, Parcel
 from broker.stats import Stats
 
 __all__ = [
+    "Aside",
     "Connected",
     "Connections",
     "CreateSession",
     "Disconnected",
-    "HangAll",
+    "Everybody",
     "HangSome",
     "Live",
     "Peers",
     "Registry",
     "RegistryOptions",
+    "Renewed",
     "SendTo",
     "ToAll",
     "ToRoom",
@@ -62,10 +65,30 @@ class Connected:
 
 
 @attrs.frozen
+class Renewed:
+    """A connection has shown a new token: it is the same user, who may do other things."""
+
+    peer: Peer
+
+
+@attrs.frozen
 class Disconnected:
     """A connection is gone."""
 
     peer: Peer
+
+
+@attrs.frozen
+class Aside:
+    """Somebody is at the door who is told and counted nothing, but can be sent away.
+
+    Attributes:
+        peer: who: a client that has not said yet who it is, or an agent.
+        hang: sends it away, with a code and a reason.
+    """
+
+    peer: Peer
+    hang: Callable[[CloseCode, str | None], object]
 
 
 @attrs.frozen
@@ -114,9 +137,17 @@ class SendTo:
 
 @attrs.frozen
 class Connections:
-    """Return how many connections there are, and if `detailed` which."""
+    """Return how many connections there are, and if `detailed` which.
+
+    Attributes:
+        detailed: whether to tell each.
+        after: only those whose ids come after this one.
+        limit: at most so many of them, in the order of their ids; None for all, in no order.
+    """
 
     detailed: bool
+    after: str = ""
+    limit: int | None = None
 
 
 @attrs.frozen
@@ -130,10 +161,8 @@ class Live:
 
 
 @attrs.frozen
-class HangAll:
-    """Close every connection with this code."""
-
-    code: CloseCode
+class Everybody:
+    """Return the connections of all clients, and those who stand aside: for the end of the run."""
 
 
 @attrs.frozen
@@ -187,6 +216,7 @@ class Registry(LoopActor):
         self._options = options
         self._connections: dict[str, tuple[LoopRef[Connection], Connected]] = {}
         self._users: dict[str, set[str]] = {}
+        self._aside: dict[str, Aside] = {}
         self._places = Places(options.supervisor, options.stats, self._make, self._lost, self._remind_of)
         self._broadcasts: list[Outgoing] = []
         self._timer: Timer | None = None
@@ -210,22 +240,41 @@ class Registry(LoopActor):
             if not ref.actor_stopped.is_set():
                 ref.tell(parcel, urgent=True)
 
-    def outbox_bytes(self) -> int:
-        """Return the bytes that wait for all clients together; for a look at it on the same loop."""
-        return sum(ref.actor.outbox_bytes() for ref, _ in self._connections.values() if ref.actor is not None)
+    def outboxes(self) -> Iterator[int]:
+        """Yield the bytes that wait for each client; may be walked on the loop while clients come and go."""
+        for ref, _ in list(self._connections.values()):
+            if ref.actor is not None:
+                yield ref.actor.outbox_bytes()
+
+    def holds(self, log: str) -> bool:
+        """Tell whether the actor of a log is in memory; for a look on the same loop."""
+        return log in self._places
 
     # -- connections --------------------------------------------------------------------------------
 
     @handles(Connected)
     def _connected(self, message: Connected) -> None:
         peer = message.peer
+        self._aside.pop(peer.connection_id, None)
         self._connections[peer.connection_id] = (message.ref, message)
         if peer.principal.user is not None:
             self._users.setdefault(peer.principal.user, set()).add(peer.connection_id)
 
+    @handles(Renewed)
+    def _renewed(self, message: Renewed) -> None:
+        connection_id = message.peer.connection_id
+        if connection_id in self._connections:
+            ref, known = self._connections[connection_id]
+            self._connections[connection_id] = (ref, attrs.evolve(known, peer=message.peer))
+
+    @handles(Aside)
+    def _stands_aside(self, message: Aside) -> None:
+        self._aside[message.peer.connection_id] = message
+
     @handles(Disconnected)
     def _disconnected(self, message: Disconnected) -> None:
         peer = message.peer
+        self._aside.pop(peer.connection_id, None)
         self._connections.pop(peer.connection_id, None)
         mine = self._users.get(peer.principal.user or "")
         if mine is not None:
@@ -256,18 +305,18 @@ class Registry(LoopActor):
     def _list(self, message: Connections) -> dict[str, Any]:
         answer: dict[str, Any] = {"count": len(self._connections)}
         if message.detailed:
-            answer["connections"] = [_connection_data(*known) for known in self._connections.values()]
+            wanted = [connection_id for connection_id in self._connections if connection_id > message.after]
+            chosen = wanted if message.limit is None else nsmallest(message.limit, wanted)
+            answer["connections"] = [_connection_data(*self._connections[each]) for each in chosen]
         return answer
 
     @handles(Peers)
     def _peers(self, message: Peers) -> list[Peer]:
         return [known.peer for _, known in self._connections.values()]
 
-    @handles(HangAll)
-    def _hang_all(self, message: HangAll) -> None:
-        for ref, _ in self._connections.values():
-            if ref.is_alive():
-                ref.tell(Hang(message.code), urgent=True)
+    @handles(Everybody)
+    def _everybody(self, _: Everybody) -> tuple[list[LoopRef[Connection]], list[Aside]]:
+        return [ref for ref, _ in self._connections.values()], list(self._aside.values())
 
     @handles(HangSome)
     def _hang_some(self, message: HangSome) -> int:
@@ -275,7 +324,10 @@ class Registry(LoopActor):
         for ref in chosen:
             if ref.is_alive():
                 ref.tell(Hang(message.code, message.reason), urgent=True)
-        return len(chosen)
+        aside = [one for one in self._aside.values() if message.whom(one.peer)]
+        for one in aside:
+            one.hang(message.code, message.reason)
+        return len(chosen) + len(aside)
 
     # -- sessions and rooms -------------------------------------------------------------------------
 

@@ -53,6 +53,11 @@ class Room(LogActor):
         if self._create is None or self.head:  # a room nobody ever spoke in leaves no trace
             super().on_drained()
 
+    @property
+    def population(self) -> int:
+        """How many members it has; for a look at it on the same loop."""
+        return len(self._members)
+
     @handles(Join)
     def _join(self, message: Join) -> None:
         self._members[message.follower] = {"connection_id": message.connection_id, "user": message.by.user}

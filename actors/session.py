@@ -109,6 +109,7 @@ class Session(WatchedSession):
         if waiting > HIGH or conductor.pace.paused:
             conductor.pace.check(waiting)
         conductor.set_timer()
+        conductor.recount()
 
     def on_durable(self, records: tuple[Record, ...]) -> None:
         """Let the conductor see what has become durable."""
@@ -183,6 +184,7 @@ class Session(WatchedSession):
         self._delete = True
         self._be_missing()
         self.reply_after_commit({})
+        self.after_commit(self.dismiss_all)
         self.after_commit(partial(self._options.registry, Gone(self.log, self.actor_ref)))
 
     # -- turns ----------------------------------------------------------------------------------------
@@ -270,8 +272,10 @@ class Session(WatchedSession):
 
     @handles(StopSession)
     def _stop_turns(self, message: StopSession) -> None:
-        if not self._missing:
+        if not self._missing and message.at_once:
             self.machine.halt("the broker was stopped while the turn was running", now=self._clock.monotonic())
+        elif not self._missing:
+            self.machine.rest()
         self.reply_after_commit(None)
 
     def on_stop(self) -> None:

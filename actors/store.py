@@ -28,6 +28,12 @@ __all__ = ["Append", "Committed", "Expire", "Flush", "Store", "StoreHandle", "St
 
 MAX_BATCH = 2000
 """Writes in one transaction: enough to share an fsync, few enough that nobody waits long for it."""
+BACKLOG_WRITES = 100_000
+"""Writes that may wait for the disk before nothing more is accepted ..."""
+BACKLOG_BYTES = 64 << 20
+"""... and bytes of records in them. What is under way already, such as what agents say, is written all the same."""
+STUCK_SECONDS = 10.0
+"""How long one transaction may take before the store counts as one that takes no writes."""
 PROBE_SECONDS = 1.0
 """How often a store that failed is tried again."""
 CLOSE_SECONDS = 10.0
@@ -40,6 +46,12 @@ class Append:
     write: Write
     owner: LoopRef[Any]
     ticket: object
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes while it waits, as far as they can be many."""
+        session = self.write.session
+        return sum(len(record.data) for record in self.write.records) + (len(session.variables) if session else 0)
 
 
 @attrs.define
@@ -168,12 +180,24 @@ class Store(LoopActor):
         self._stats = stats
         self._waiting: list[Append] = []
         self._writing = False
+        self._began = 0.0  # when the transaction did that is on its way
         self._given = 0  # writes that were ever given, and of those ...
         self._settled = 0  # ... how many are in the store, or refused
+        self._bytes = 0  # of the records in those that are neither
         self._flushes: deque[tuple[int, ReplyTo]] = deque()  # who waits until so many are
         self._probe: Timer | None = None
         self.healthy = True
         stats.store_backlog = lambda: len(self._waiting)
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits for the disk that nothing more is to be accepted."""
+        return self._given - self._settled > BACKLOG_WRITES or self._bytes > BACKLOG_BYTES
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the disk has not answered for long."""
+        return self._writing and self._clock.monotonic() - self._began > STUCK_SECONDS
 
     def on_start(self) -> None:
         """Start the two threads."""
@@ -184,6 +208,7 @@ class Store(LoopActor):
     def _gather(self, append: Append) -> None:
         self._waiting.append(append)
         self._given += 1
+        self._bytes += append.size
 
     @handles(Flush)
     def _flush(self, _: Flush) -> None:
@@ -201,7 +226,8 @@ class Store(LoopActor):
             return
         batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         self._writing = True
-        self._writer.tell((_Batch(batch, self._clock.monotonic()), self.actor_ref))
+        self._began = self._clock.monotonic()
+        self._writer.tell((_Batch(batch, self._began), self.actor_ref))
 
     def on_stop(self) -> None:
         """Let nobody wait for what is written only after this actor."""
@@ -249,6 +275,7 @@ class Store(LoopActor):
                 self._stats.records += len(append.write.records)
                 append.owner.tell(Committed(append.ticket), urgent=True)
         self._settled += len(batch.appends)
+        self._bytes -= sum(append.size for append in batch.appends)
         while self._flushes and self._flushes[0][0] <= self._settled:
             self._flushes.popleft()[1].set(None)
 
@@ -295,8 +322,13 @@ class StoreHandle:
 
     @property
     def healthy(self) -> bool:
-        """Whether the last write was taken."""
-        return self._actor.healthy and not self._ref.actor_stopped.is_set()
+        """Whether the last write was taken, and the next one is not long overdue."""
+        return self._actor.healthy and not self._actor.stuck and not self._ref.actor_stopped.is_set()
+
+    @property
+    def behind(self) -> bool:
+        """Whether so much waits to be written that nothing more is to be accepted (PROTOCOL P8)."""
+        return self._actor.behind
 
     def append(self, write: Write, owner: LoopRef[Any], ticket: object) -> None:
         """See `StorePort`."""

@@ -1,7 +1,7 @@
 """Who starts actors, replaces those that fail, and stops all of them in the end."""
 
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -36,10 +36,16 @@ class _Child:
 
 
 class Supervisor:
-    """Starts actors and keeps them going; one per broker."""
+    """Starts actors and keeps them going; one per broker.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        clock: time.
+        failures: where those of its actors are counted, by class.
+    """
+
+    def __init__(self, clock: Clock, failures: Counter[str] | None = None) -> None:
         self._clock = clock
+        self._failures = Counter() if failures is None else failures
         self._children: dict[LoopRef[Any], _Child] = {}
 
     def start(self, make: Callable[[], A], *, on_death: Callable[[], None] | None = None) -> LoopRef[A]:
@@ -60,13 +66,10 @@ class Supervisor:
         """Let go of an actor that stops by itself."""
         self._children.pop(ref, None)
 
-    def mail(self) -> dict[str, int]:
-        """Return how many messages wait, by class of actor."""
-        waiting: dict[str, int] = {}
-        for ref in self._children:
-            name = ref.actor_class.__name__.lower()
-            waiting[name] = waiting.get(name, 0) + len(ref.actor_inbox)
-        return waiting
+    def mailboxes(self) -> Iterator[tuple[str, int]]:
+        """Yield each actor's class and how many messages wait for it; may be walked while actors come and go."""
+        for ref in list(self._children):
+            yield _kind(ref), len(ref.actor_inbox)
 
     async def stop(self) -> None:
         """Stop all actors, the youngest first, each after the mail it already has."""
@@ -83,6 +86,7 @@ class Supervisor:
         if child is None:
             ref.give_up()
             return
+        self._failures[_kind(ref)] += 1
         now = self._clock.monotonic()
         child.failures.append(now)
         if len(child.failures) > RESTARTS and now - child.failures[0] < WITHIN:
@@ -111,3 +115,7 @@ class Supervisor:
         ref.replace(actor)
         actor.supervised_by(self._failed)
         actor.begin()
+
+
+def _kind(ref: LoopRef[Any]) -> str:
+    return ref.actor_class.__name__.lower()

@@ -14,7 +14,7 @@ from broker.actors.loop import handles
 from broker.actors.options import SessionOptions
 from broker.actors.ref import LoopRef
 from broker.messages import Principal, Record, SessionRow
-from broker.protocol.outgoing import CaughtUp, Outgoing, SessionRecord, SessionReset
+from broker.protocol.outgoing import CaughtUp, Outgoing, Parcel, SessionDetached, SessionRecord, SessionReset
 from broker.sessions import CONVERSATION, Role, require, role_of, session_data, shared_with
 from broker.turns import TurnMachine
 
@@ -105,8 +105,23 @@ class WatchedSession(LogActor):
     def _dismiss(self, user: str) -> None:
         """Show the session no longer to a user who has just seen that it is not shared with him any more."""
         for follower in [follower for follower, viewer in self._viewers.items() if viewer == user]:
+            self._take_off(follower)
+
+    def dismiss_all(self) -> None:
+        """Let everybody go, so that what they ask for next is not asked of this actor."""
+        for follower in list(self._followers):
             self.forget_follower(follower)
             self._tell(follower, Unfollowing(self.log))
+
+    @handles(ops.Recheck)
+    def _recheck(self, message: ops.Recheck) -> None:
+        if message.follower in self._viewers and role_of(self._its_row(), message.by) is None:
+            self._take_off(message.follower)
+
+    def _take_off(self, follower: LoopRef[Any]) -> None:
+        self.forget_follower(follower)
+        self._tell(follower, Unfollowing(self.log))
+        self._tell(follower, Parcel((SessionDetached(self.session_id),)))
 
     # -- small things -------------------------------------------------------------------------------
 

@@ -21,12 +21,14 @@ from bench.servers import take_core
 
 ROWS = {
     "echo": rows.echo,
+    "guarded_echo": rows.guarded_echo,
     "fanout": rows.fanout,
     "publish": rows.publish,
     "turns": turns.turns,
     "first_word": turns.first_word,
     "agent": turns.agent,
     "idle": rows.idle,
+    "guarded_idle": rows.guarded_idle,
 }
 
 

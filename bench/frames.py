@@ -25,16 +25,18 @@ def frame(payload: bytes, opcode: int = TEXT) -> bytes:
     return head + _ZERO_MASK + payload
 
 
-def handshake(port: int, path: str = "/ws") -> bytes:
+def handshake(port: int, path: str = "/ws", token: str | None = None) -> bytes:
     """Return the request that opens a socket; no extension is offered, so nothing is compressed."""
-    lines = (
+    lines = [
         f"GET {path} HTTP/1.1",
         f"Host: 127.0.0.1:{port}",
         "Upgrade: websocket",
         "Connection: Upgrade",
         "Sec-WebSocket-Key: YnJva2VyLWJlbmNobWFyaw==",
         "Sec-WebSocket-Version: 13",
-    )
+    ]
+    if token is not None:
+        lines.append(f"Authorization: Bearer {token}")
     return "\r\n".join((*lines, "", "")).encode()
 
 

@@ -34,13 +34,13 @@ class Client(asyncio.Protocol):
 
     __slots__ = ("_on_frame", "_open", "_rest", "_write", "failure", "hear", "index", "opened", "transport")
 
-    def __init__(self, port: int, index: int, hear: Hear) -> None:
+    def __init__(self, port: int, index: int, hear: Hear, token: str | None) -> None:
         self.index = index
         self.hear = hear
         self.failure: str | None = None
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.transport: asyncio.Transport
-        self._open = handshake(port)
+        self._open = handshake(port, token=token)
         self._rest = b""
         self._on_frame = self._frame_received
 
@@ -100,13 +100,15 @@ class Crowd:
         port: where the server listens on 127.0.0.1.
         count: how many sockets.
         greeted: whether the server speaks first; the crowd is there when everybody has heard it.
+        token: makes the token that the client of this index shows; None for a server that asks for none.
     """
 
-    def __init__(self, port: int, count: int, *, greeted: bool) -> None:
+    def __init__(self, port: int, count: int, *, greeted: bool, token: Callable[[int], str] | None = None) -> None:
         self.clients: list[Client] = []
         self._port = port
         self._count = count
         self._greeted = greeted
+        self._token = token
         self._waiting = 0
         self._heard = asyncio.Event()
 
@@ -169,7 +171,10 @@ class Crowd:
             if not greeted.done():
                 greeted.set_result(None)
 
-        _, client = await loop.create_connection(lambda: Client(self._port, index, hear), "127.0.0.1", self._port)
+        token = None if self._token is None else self._token(index)
+        _, client = await loop.create_connection(
+            lambda: Client(self._port, index, hear, token), "127.0.0.1", self._port
+        )
         self.clients.append(client)
         await client.opened
         if self._greeted:

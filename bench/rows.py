@@ -12,9 +12,10 @@ from bench.frames import frame
 from bench.load import Client, Crowd
 from bench.report import Line, Mark
 from bench.rounds import Round, converse, fan_out
-from bench.servers import Server, broker, peer
+from bench.servers import GUARDED, OPEN, Server, broker, peer
+from bench.tokens import token_of
 
-__all__ = ["Plan", "echo", "fanout", "idle", "publish", "request"]
+__all__ = ["Plan", "echo", "fanout", "guarded_echo", "guarded_idle", "idle", "publish", "request"]
 
 _TEXT = "the quick brown fox jumps over the lazy dog once more"
 _KIB = 1024
@@ -54,26 +55,41 @@ async def _alternate(plan: Plan, ours: Callable[[], Awaitable[Round]], theirs: C
 
 
 @asynccontextmanager
-async def _crowds(plan: Plan, rival: str, count: int) -> AsyncIterator[tuple[Side, Side]]:
+async def _crowds(plan: Plan, rival: str, count: int, config: Path = OPEN) -> AsyncIterator[tuple[Side, Side]]:
     async with AsyncExitStack() as stack:
-        ours = stack.enter_context(broker(plan.folder))
+        ours = stack.enter_context(broker(plan.folder, config))
         theirs = stack.enter_context(peer(rival, plan.folder))
-        crowd = await stack.enter_async_context(Crowd(ours.port, count, greeted=ours.greets))
+        crowd = await stack.enter_async_context(_ours(ours, count, config))
         other = await stack.enter_async_context(Crowd(theirs.port, count, greeted=theirs.greets))
         yield (ours, crowd), (theirs, other)
 
 
+def _ours(server: Server, count: int, config: Path) -> Crowd:
+    return Crowd(server.port, count, greeted=server.greets, token=token_of if config == GUARDED else None)
+
+
 async def echo(plan: Plan) -> AsyncIterator[Line]:
     """100 sockets, each with one message of about 120 bytes in flight."""
+    async for line in _echo(plan, "echo, 100 sockets", OPEN, Mark("ratio", "<=", 1.5)):
+        yield line
+
+
+async def guarded_echo(plan: Plan) -> AsyncIterator[Line]:
+    """The same with tokens, limits and metrics on; the peer has none of them."""
+    async for line in _echo(plan, "guarded echo, 100 sockets", GUARDED, Mark("ratio", "<=", 1.6)):
+        yield line
+
+
+async def _echo(plan: Plan, title: str, config: Path, mark: Mark) -> AsyncIterator[Line]:
     message = frame(request("1", "echo", text=_TEXT).encode())
-    async with _crowds(plan, "echo", 100) as (ours, theirs):
+    async with _crowds(plan, "echo", 100, config) as (ours, theirs):
         pairs = await _alternate(
             plan,
             lambda: converse(*ours, lambda _client, _number: message, _RESPONSE, 1, plan.seconds),
             lambda: converse(*theirs, lambda _client, _number: message, _TEXT.encode(), 1, plan.seconds),
         )
-    yield _cpu_line("echo, 100 sockets", "message", pairs, Mark("ratio", "<=", 1.5))
-    yield _rate_line("echo, 100 sockets", "messages", pairs)
+    yield _cpu_line(title, "message", pairs, mark)
+    yield _rate_line(title, "messages", pairs)
 
 
 async def fanout(plan: Plan) -> AsyncIterator[Line]:
@@ -121,19 +137,28 @@ async def publish(plan: Plan) -> AsyncIterator[Line]:
 
 async def idle(plan: Plan) -> AsyncIterator[Line]:
     """Memory of a socket that does nothing, each time on a new server."""
+    yield await _idle(plan, f"idle socket, of {plan.sockets:,}", OPEN, Mark("ours", "<=", 18))
+
+
+async def guarded_idle(plan: Plan) -> AsyncIterator[Line]:
+    """Memory of a socket that has said who it is and does nothing; each has a user and a token of its own."""
+    yield await _idle(plan, f"guarded idle socket, of {plan.sockets:,}", GUARDED, Mark("ours", "<=", 20))
+
+
+async def _idle(plan: Plan, title: str, config: Path, mark: Mark) -> Line:
     weights = []
     for _ in range(2):
-        with broker(plan.folder) as ours:
-            weight = await _weigh(ours, plan.sockets)
+        with broker(plan.folder, config) as ours:
+            weight = await _weigh(ours, _ours(ours, plan.sockets, config), plan.sockets)
         with peer("echo", plan.folder) as theirs:
-            weights.append((weight, await _weigh(theirs, plan.sockets)))
-    title = f"idle socket, of {plan.sockets:,}"
-    yield Line(title, "KiB", [a for a, _ in weights], [b for _, b in weights], mark=Mark("ours", "<=", 18))
+            crowd = Crowd(theirs.port, plan.sockets, greeted=theirs.greets)
+            weights.append((weight, await _weigh(theirs, crowd, plan.sockets)))
+    return Line(title, "KiB", [a for a, _ in weights], [b for _, b in weights], mark=mark)
 
 
-async def _weigh(server: Server, count: int) -> float:
+async def _weigh(server: Server, crowd: Crowd, count: int) -> float:
     before = server.memory()
-    async with Crowd(server.port, count, greeted=server.greets) as crowd:
+    async with crowd:
         await asyncio.sleep(1)
         crowd.check()
         return (server.memory() - before) / count / _KIB

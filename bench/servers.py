@@ -12,9 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import URLError
 
-__all__ = ["Server", "broker", "peer", "take_core"]
+from bench.tokens import SECRET
+
+__all__ = ["GUARDED", "OPEN", "Server", "broker", "peer", "take_core"]
 
 _HERE = Path(__file__).parent
+OPEN = _HERE / "config.yaml"
+"""A broker that lets everybody in."""
+GUARDED = _HERE / "guarded.yaml"
+"""One that asks for tokens, limits and counts."""
 _PATIENCE = 20.0
 _CORES = sorted(os.sched_getaffinity(0))
 
@@ -79,16 +85,17 @@ def take_core() -> None:
 
 
 @contextmanager
-def broker(folder: Path) -> Iterator[Server]:
-    """Run our broker with `bench/config.yaml` and a new database in `folder`."""
+def broker(folder: Path, config: Path = OPEN) -> Iterator[Server]:
+    """Run our broker with this configuration and a new database in `folder`."""
     port = _free_port()
     environment = {
         "BROKER_LISTEN__PORT": str(port),
         "BROKER_STORE__URL": f"sqlite:///{folder / f'broker-{port}.db'}",
         "BENCH_PYTHON": sys.executable,
         "BENCH_AGENT": str(_HERE / "agent.py"),
+        "BENCH_SECRET": SECRET,
     }
-    command = (str(Path(sys.executable).with_name("broker")), "--config", str(_HERE / "config.yaml"))
+    command = (str(Path(sys.executable).with_name("broker")), "--config", str(config))
     with _running(command, port, environment, greets=True) as server:
         yield server
 

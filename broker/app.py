@@ -3,22 +3,21 @@
 import asyncio
 import hashlib
 import os
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
-from aiohttp import web
 from loguru import logger
 
+from broker import gauges, reload
 from broker.actors.agents import Agents
 from broker.actors.connection import ConnectionOptions
 from broker.actors.heartbeat import Heartbeats
 from broker.actors.lifecycle import Gone, StopSession
 from broker.actors.options import RoomOptions, SessionOptions
 from broker.actors.ref import LoopRef
-from broker.actors.registry import HangAll, Live, Registry, RegistryOptions, Wake
+from broker.actors.registry import Live, Registry, RegistryOptions, Wake
 from broker.actors.room import Room
 from broker.actors.session import Session
 from broker.actors.store import Expire, Store, StoreHandle
@@ -30,11 +29,13 @@ from broker.agents.remote.worker import WorkerAgent
 from broker.clock import Clock, SystemClock
 from broker.config import EX_CONFIG, Settings
 from broker.dispatch import Hooks
-from broker.errors import CloseCode
+from broker.drain import Drain
 from broker.facade import Facade
 from broker.hooks import TurnEnded
 from broker.ids import new_id
 from broker.lag import LoopLag
+from broker.load import Load
+from broker.memory import Memory
 from broker.messages import Record, SessionRow
 from broker.offers import PluginRefused
 from broker.plugin_loader import Plugins
@@ -44,12 +45,12 @@ from broker.store.engines import engine_for
 from broker.store.port import Engine, StoreError
 from broker.tasks import spawn
 from broker.traces import Traces
+from broker.watchdog import Watchdog
 from broker.web.actions import ACTIONS
-from broker.web.agent_socket import add_agent_door
-from broker.web.problems import problems
-from broker.web.services import SERVICES, Services
-from broker.web.site import add_routes, only_known_hosts
-from broker.web.socket import client_socket
+from broker.web.application import make_web_app
+from broker.web.front import Front
+from broker.web.listener import bind
+from broker.web.services import Services
 
 __all__ = ["App", "CannotStart"]
 
@@ -57,11 +58,10 @@ EX_UNAVAILABLE: Final = 69
 """Exit code for a port or a store that cannot be had (sysexits.h; PROTOCOL section 7)."""
 EXPIRE_SECONDS: Final = 600.0
 """How often what is past keeping is looked for."""
-HANG_SECONDS: Final = 1.0
-"""How long clients may take over their good-byes at the end of a drain."""
+END_SECONDS: Final = 5.0
+"""How long the end of a turn may take to become durable when the broker stops."""
 OBSERVERS_SECONDS: Final = 2.0
 """How long plugins' observers may finish what they were told."""
-BACKLOG: Final = 1024
 
 
 class CannotStart(Exception):  # noqa: N818 - the state, not the layer
@@ -87,7 +87,7 @@ class App:
         self.clock = clock or SystemClock()
         self.stats = Stats()
         self.facade = Facade(self.stats, self.clock)
-        self.supervisor = Supervisor(self.clock)
+        self.supervisor = Supervisor(self.clock, self.stats.actor_failures)
         self.traces = Traces(self.clock.now)
         self._mark = mark_of(settings.store.url)
         self.kinds: dict[str, AgentKind] = {}
@@ -101,6 +101,7 @@ class App:
             CannotStart: something cannot be had; what was started is stopped again.
         """
         try:
+            self._start_watchdog()
             self._start_store()
             self._start_plugins()
             self._start_actors()
@@ -116,13 +117,13 @@ class App:
         self.services.ready = True
 
     async def drain(self) -> None:
-        """Let the broker run out: no new clients, 1012 to those there are, time for running turns (PROTOCOL 7)."""
+        """Let the broker run out: no new clients, 1012 to those there are, time for running turns (PROTOCOL 7).
+
+        Whoever asks over HTTP how the broker is, is answered until the end.
+        """
         self.services.ready = False
-        await self._site.stop()
-        self.registry.tell(HangAll(CloseCode.SERVICE_RESTART), urgent=True)
-        deadline = self.clock.monotonic() + self.settings.shutdown.grace
-        while self.clock.monotonic() < deadline and await self._busy():  # noqa: ASYNC110 - many parts, looked at once
-            await asyncio.sleep(0.02)
+        self.services.load.stopping = True
+        await Drain(self.registry, self.clock, self.settings.shutdown.grace, self._end_turns).run()
 
     async def stop(self) -> None:
         """Stop everything in reverse."""
@@ -136,17 +137,27 @@ class App:
                 logger.opt(exception=e).error("a part of the broker did not stop cleanly")
 
     def reload(self, settings: Settings) -> list[str]:
-        """Take over what can change while the broker runs; return the blocks that changed and need a restart."""
-        old = self.settings
-        listen = attrs.evolve(
-            old.listen, origins=settings.listen.origins, max_connections=settings.listen.max_connections
-        )
-        limits = attrs.evolve(old.limits, errors_per_minute=settings.limits.errors_per_minute)
-        taken = attrs.evolve(old, listen=listen, limits=limits, log=settings.log, shutdown=settings.shutdown)
-        self.settings = self.services.settings = taken
-        return [field.name for field in attrs.fields(Settings) if _differ(taken, settings, field.name)]
+        """Take over what can change while the broker runs, after all was checked; return what needs a restart.
+
+        Raises:
+            ConfigErrors: something is wrong with a plugin's block or beside what stays in force; nothing was taken.
+        """
+        checked = self.plugins.check(settings)
+        merged = reload.merge(self.settings, settings)
+        reload.check(merged, {**self.plugins.blocks, **settings.plugins})
+        waiting = self.plugins.reload(settings.plugins, checked)
+        self.settings = self.services.settings = attrs.evolve(merged, plugins=self.plugins.blocks)
+        self.front.resize()
+        return reload.changes(merged, settings) + waiting
 
     # -- starting -----------------------------------------------------------------------------------
+
+    def _start_watchdog(self) -> None:
+        """Watch the loop from the first step to the last, since a plugin may block it in any of them."""
+        classes = [record.plugin for record in self.plugins.records if record.plugin is not None]
+        watchdog = Watchdog({plugin.__module__: plugin.name for plugin in classes}, self.stats.blocked)
+        watchdog.start()
+        self._undo.append(watchdog.stop)
 
     def _start_store(self) -> None:
         engine: Engine = engine_for(self.settings.store.url, self.settings.store.sync)
@@ -161,6 +172,7 @@ class App:
 
     def _start_plugins(self) -> None:
         self._check_plugins()
+        self.plugins.announce()
         self.plugins.create(self.facade)
         self._check_plugins()
         try:
@@ -185,7 +197,8 @@ class App:
             raise CannotStart(text, EX_CONFIG)
 
     def _start_actors(self) -> None:
-        self.kinds = {name: kind_for(profile, self._mark) for name, profile in self.settings.agents.items()}
+        profiles, errors = self.settings.agents.items(), self.stats.errors
+        self.kinds = {name: kind_for(profile, self._mark, errors) for name, profile in profiles}
         self.agents = Agents(
             self.settings.agents,
             self.kinds,
@@ -220,13 +233,15 @@ class App:
         )
         self.registry = self.supervisor.start(lambda: Registry(options))
         self.facade.connect(self.registry)
-        self.stats.outbox_bytes = self._outbox_bytes
-        self.stats.mailbox_depth = self.supervisor.mail
+        gauges.show(
+            self.stats,
+            registry=self.registry,
+            supervisor=self.supervisor,
+            kinds=self.kinds,
+            plugins=self.plugins.instances,
+            hooks=self.hooks,
+        )
         self._undo.append(self._stop_actors)
-
-    def _outbox_bytes(self) -> int:
-        registry = self.registry.actor
-        return 0 if registry is None else registry.outbox_bytes()
 
     def _make_session(self, session_id: str, row: SessionRow | None, chosen: bool) -> Session:
         return Session(session_id, self.sessions, row, chosen=chosen)
@@ -265,6 +280,7 @@ class App:
     async def _listen(self) -> None:
         listen, heartbeat = self.settings.listen, self.settings.heartbeat
         heartbeats = Heartbeats(heartbeat.interval, heartbeat.timeout, self.clock)
+        memory = Memory(self.settings.limits.memory, self.clock)
         self.services = Services(
             settings=self.settings,
             clock=self.clock,
@@ -281,18 +297,33 @@ class App:
             traces=self.traces,
             open_to_all=not self.hooks.handshake,
             workers={name: kind for name, kind in self.kinds.items() if isinstance(kind, WorkerAgent)},
+            plugin_rows=lambda: self.plugins.rows(self.stats, self.hooks.troubles()),
+            load=Load(lambda: memory.short, lambda: self.store.behind, self._is_live),
         )
-        lag = LoopLag(self.clock)
+        lag = LoopLag(self.clock, self.stats.lag_seconds)
         self.stats.loop_lag_seconds = lag.seconds
-        for part in (heartbeats, lag):
+        self.stats.ready = lambda: self.services.trouble() is None
+        self.stats.store_up = lambda: self.store.healthy
+        self.stats.connections_limit = lambda: self.services.admission.limit
+        self.stats.memory_limit = lambda: self.settings.limits.memory
+        for part in (heartbeats, lag, memory):
             part.start()
             self._undo.append(part.stop)
-        runner = web.AppRunner(make_web_app(self.services), access_log=None, shutdown_timeout=HANG_SECONDS)
-        await runner.setup()
-        self._undo.append(runner.cleanup)
-        self._site = web.SockSite(runner, _bind(listen.host, listen.port), backlog=BACKLOG)
-        await self._site.start()
-        self.port = runner.addresses[0][1]
+        try:
+            app = make_web_app(self.services)
+            sock = bind(listen.host, listen.port)
+        except PluginRefused as e:
+            raise CannotStart(str(e), EX_CONFIG) from e
+        except OSError as e:
+            why = f"cannot listen on {listen.host}:{listen.port}: {e.strerror or e}"
+            raise CannotStart(f"{why}; stop what uses it or choose another with --port", EX_UNAVAILABLE) from e
+        self.front = Front(app, sock, self.services)
+        self._undo.append(self.front.stop)
+        await self.front.start()
+        self.port = sock.getsockname()[1]
+
+    def _is_live(self, session_id: str) -> bool:
+        return self.registry.actor is not None and self.registry.actor.holds(f"session:{session_id}")
 
     # -- running and stopping -----------------------------------------------------------------------
 
@@ -316,16 +347,16 @@ class App:
                     logger.info("dropped {} logs that were past keeping", len(gone))
             await asyncio.sleep(EXPIRE_SECONDS)
 
-    async def _busy(self) -> bool:
-        places: dict[str, LoopRef[Session]] = await self.registry.ask(Live())
-        actors = [ref.actor for log, ref in places.items() if log.startswith("session:")]
-        return self.stats.connections > 0 or any(actor is not None and actor.running for actor in actors)
-
-    async def _stop_actors(self) -> None:
-        """End what still runs, durably; then the agents, then everybody else."""
+    async def _end_turns(self) -> None:
+        """End the turns that still run, durably."""
         places: dict[str, LoopRef[Session]] = await self.registry.ask(Live())
         sessions = [ref for log, ref in places.items() if log.startswith("session:") and ref.is_alive()]
-        await asyncio.gather(*(ref.ask(StopSession(), timeout=5.0) for ref in sessions), return_exceptions=True)
+        asks = (ref.ask(StopSession(), timeout=END_SECONDS) for ref in sessions)
+        await asyncio.gather(*asks, return_exceptions=True)
+
+    async def _stop_actors(self) -> None:
+        """End what still runs; then the agents, then everybody else."""
+        await self._end_turns()
         await self.agents.close()
         await self.supervisor.stop()
 
@@ -336,45 +367,3 @@ def mark_of(url: str) -> str | None:
     if path == url:
         return None  # a store in memory, which no later run can have in common with this one
     return hashlib.blake2b(os.fsencode(Path(path).resolve()), digest_size=16).hexdigest()
-
-
-def make_web_app(services: Services) -> web.Application:
-    """Return the aiohttp application of a broker."""
-    app = web.Application(middlewares=[problems, only_known_hosts])
-    app[SERVICES] = services
-    app.on_response_prepare.append(_sign)
-    app.router.add_get("/ws", client_socket)
-    add_agent_door(app)
-    add_routes(app)
-    for route in services.hooks.routes:
-        app.router.add_route(route.method, route.path, route.handler)
-    return app
-
-
-async def _sign(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers["Server"] = "actor-broker"  # aiohttp would name the versions of everything below
-
-
-def _differ(one: Settings, other: Settings, block: str) -> bool:
-    if block == "plugins":  # their blocks know their places in the file, which move without meaning anything
-        return {k: v.plain() for k, v in one.plugins.items()} != {k: v.plain() for k, v in other.plugins.items()}
-    return bool(getattr(one, block) != getattr(other, block))
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket's basis.
-
-    Raises:
-        CannotStart: the address cannot be had; the text says what to do.
-    """
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, proto)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-    except OSError as e:
-        text = f"cannot listen on {host}:{port}: {e.strerror or e}; stop what uses it or choose another with --port"
-        raise CannotStart(text, EX_UNAVAILABLE) from e
-    return sock

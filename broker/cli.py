@@ -2,8 +2,9 @@
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
@@ -36,6 +37,11 @@ def _config_option(command: _Command) -> _Command:
 
 def _json_option(command: _Command) -> _Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def _plugin_option(command: _Command) -> _Command:
+    text = "The plugin that looks after tokens."
+    return click.option("--plugin", default="auth", show_default=True, help=text)(command)
 
 
 @click.group(
@@ -103,18 +109,63 @@ def config_schema() -> None:
 @cli.command("plugins")
 @_config_option
 @_json_option
+@click.argument("name", required=False)
 @click.pass_context
-def plugins(context: click.Context, config: Path | None, *, as_json: bool) -> None:
-    """List the plugins that were found, and what became of each."""
+def plugins(context: click.Context, config: Path | None, name: str | None, *, as_json: bool) -> None:
+    """List the plugins that were found and what became of each, or say all about the one of this NAME."""
     loaded = _load(context, config, as_json=as_json)
+    from broker.listing import detail, table  # noqa: PLC0415
     from broker.plugin_loader import describe  # noqa: PLC0415
 
-    rows: list[dict[str, Any]] = describe(loaded)
+    rows = [row for row in describe(loaded) if name in {None, row["name"]}]
+    if name is not None and not rows:
+        raise click.BadParameter(f"there is no plugin {name}; see: broker plugins", param_hint="NAME")
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        click.echo(json.dumps(rows if name is None else rows[0], indent=2))
+    else:
+        click.echo(table(rows, shutil.get_terminal_size((100, 24)).columns) if name is None else detail(rows[0]))
+
+
+@cli.command("gentoken")
+@_config_option
+@click.option("--user", required=True, help="Whom the token stands for (sub).")
+@click.option("--scope", "scopes", multiple=True, help="What that one may do, such as api; may be repeated.")
+@click.option("--room", "rooms", multiple=True, help="Pattern of rooms, such as 'team-*'; may be repeated.")
+@click.option("--session", "sessions", multiple=True, help="Pattern of sessions; may be repeated.")
+@click.option("--ttl", default="1h", show_default=True, help="How long it is good.")
+@click.option("--claim", "claims", metavar="NAME=VALUE", multiple=True, help="A further claim; may be repeated.")
+@_plugin_option
+@_json_option
+@click.pass_context
+def gentoken(context: click.Context, /, config: Path | None, plugin: str, *, as_json: bool, **wanted: Any) -> None:
+    """Print a token, signed with the first key of the configuration that can sign."""
+    from broker.tokens import Wanted, issue  # noqa: PLC0415
+
+    issued = _about_token(context, config, lambda loaded: issue(loaded, plugin, Wanted(**wanted)), as_json=as_json)
+    click.echo(json.dumps(issued, indent=2) if as_json else issued["token"])
+
+
+@cli.command("checktoken")
+@_config_option
+@click.argument("token")
+@_plugin_option
+@_json_option
+@click.pass_context
+def checktoken(context: click.Context, config: Path | None, token: str, plugin: str, *, as_json: bool) -> None:
+    """Say what a TOKEN says, or why it would not be let in (exit code 1).
+
+    With - the token is read from standard input, and so stays out of the shell's history.
+    """
+    from broker.tokens import LONGEST, check  # noqa: PLC0415
+
+    text = sys.stdin.read(LONGEST).strip() if token == "-" else token  # noqa: S105 - the sign for standard input
+    found = _about_token(context, config, lambda loaded: check(loaded, plugin, text), as_json=as_json)
+    if as_json:
+        click.echo(json.dumps({"ok": True, **found}, indent=2))
         return
-    columns = ("name", "status", "version", "source", "hooks", "error")
-    click.echo(_table(columns, [[_cell(row.get(column)) for column in columns] for row in rows]))
+    for name, value in found["claims"].items():
+        click.echo(f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+    click.echo(f"good until {found['expires_at']}")
 
 
 def main() -> None:
@@ -133,6 +184,26 @@ def _load(context: click.Context, config: Path | None, *, as_json: bool = False)
         return _read(context, config)
     except ConfigErrors as errors:
         _refuse(errors, as_json=as_json)
+
+
+def _about_token(
+    context: click.Context, config: Path | None, ask: Callable[["Loaded"], dict[str, Any]], *, as_json: bool
+) -> dict[str, Any]:
+    """Ask about a token; report mistakes and exit with 78, or why there is none and exit with 1."""
+    from broker.config import ConfigErrors  # noqa: PLC0415
+    from broker.tokens import Refused  # noqa: PLC0415
+
+    loaded = _load(context, config, as_json=as_json)
+    try:
+        return ask(loaded)
+    except ConfigErrors as errors:
+        _refuse(errors, as_json=as_json)
+    except Refused as refused:
+        if as_json:
+            click.echo(json.dumps({"ok": False, "error": str(refused)}, indent=2))
+        else:
+            click.echo(str(refused), err=True)
+        sys.exit(1)
 
 
 def _read(context: click.Context, config: Path | None) -> "Loaded":
@@ -170,17 +241,3 @@ def _refuse(errors: "ConfigErrors", *, as_json: bool) -> NoReturn:
         click.echo(errors.render(), err=True)
         click.echo(f"{count} mistake{'s' * (count != 1)} in the configuration; nothing was started.", err=True)
     sys.exit(EX_CONFIG)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "-"
-    return str(value) if value else "-"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out columns; a column in which no row has anything is left out, and cells stay on one line."""
-    lines = [[name.upper() for name in head], *([cell.splitlines()[0] for cell in row] for row in rows)]
-    kept = [index for index in range(len(head)) if index < 2 or any(row[index] != "-" for row in rows)]  # noqa: PLR2004
-    widths = {index: max(len(line[index]) for line in lines) for index in kept}
-    return "\n".join("  ".join(line[index].ljust(widths[index]) for index in kept).rstrip() for line in lines)

@@ -8,13 +8,15 @@ import asyncio
 import inspect
 from asyncio import Task
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from types import NoneType
 from typing import Any, Final, cast
 
 import attrs
 
+from broker import fence
 from broker.errors import BrokerError
+from broker.fence import contained, discard, within
 from broker.hooks import HOOKS, Auth, Control, Handshake, Peer, Plugin, Undeclared
 from broker.ids import new_id
 from broker.logs import limited
@@ -33,6 +35,11 @@ OBSERVING: Final = 256
 
 PATIENCE: Final = 10.0
 """Seconds that an async gate may take; then it refuses with `timeout`, so that every request is answered."""
+
+ACTING: Final = 30.0
+"""Seconds that an async action may take, for the same reason."""
+
+_OURS: Final = frozenset({__file__, fence.__file__})
 
 
 @attrs.frozen(eq=False)
@@ -57,6 +64,7 @@ class Hooks:
         stats: where their errors are counted.
         reserved: the names of the broker's own actions.
         patience: seconds that an async gate may take.
+        acting: seconds that an async action may take.
         traces: where they are found by the id that a client was told.
 
     Attributes:
@@ -72,7 +80,7 @@ class Hooks:
         turn_ended: with a `TurnEnded`.
         failed: with a `Failure`.
         actions: for `act`, by name.
-        routes: in order.
+        routes: in order, each with whose it is.
 
     Raises:
         PluginRefused: an action or a route would be there twice or cannot be used.
@@ -85,10 +93,13 @@ class Hooks:
         *,
         reserved: Collection[str] = (),
         patience: float = PATIENCE,
+        acting: float = ACTING,
         traces: Traces | None = None,
     ) -> None:
+        self._plugins = tuple(plugins)
         self._stats = Stats() if stats is None else stats
         self._patience = patience
+        self._acting = acting
         self._traces = traces
         self._observing: defaultdict[str, set[Task[None]]] = defaultdict(set)
         self.handshake = _compile(plugins, "on_handshake")
@@ -142,8 +153,8 @@ class Hooks:
                 _checked(gate.call(frame), NoneType)
             except BrokerError:
                 raise
-            except Exception as e:
-                raise self._broke(gate.plugin, gate.hook, e) from e
+            except BaseException as e:
+                raise self.broke(gate.plugin, gate.hook, e) from e
 
     def run_gates(self, gates: tuple[Bound, ...], value: Any) -> Awaitable[None] | None:
         """Ask each gate in order, until one refuses.
@@ -154,10 +165,15 @@ class Hooks:
         Raises:
             BrokerError: a gate refuses, here or where the result is awaited.
         """
-        for index, gate in enumerate(gates):
-            answer = self._ask(gate, value)
+        for gate in gates:  # every message passes here: the gate is called in place
+            try:
+                answer = gate.call(value)
+            except BrokerError:
+                raise
+            except BaseException as e:
+                raise self.broke(gate.plugin, gate.hook, e) from e
             if answer is not None:
-                return self._run_rest(gate, answer, gates[index + 1 :], value)
+                return self._run_rest(gate, answer, gates[gates.index(gate) + 1 :], value)
         return None
 
     async def _run_rest(self, gate: Bound, answer: Any, others: tuple[Bound, ...], value: Any) -> None:
@@ -171,20 +187,19 @@ class Hooks:
             return gate.call(value)
         except BrokerError:
             raise
-        except Exception as e:
-            raise self._broke(gate.plugin, gate.hook, e) from e
+        except BaseException as e:  # plain code cannot be cancelled: whatever it raised is its own
+            raise self.broke(gate.plugin, gate.hook, e) from e
 
     async def _settle(self, gate: Bound, answer: Any, allowed: Any) -> Any:
         """Return what the gate says in the end."""
         try:
             if inspect.isawaitable(answer):
-                async with asyncio.timeout(self._patience):
-                    answer = await answer
+                answer = await within(self._patience, answer, name=f"{gate.plugin}.{gate.hook}")
             return _checked(answer, allowed)
         except BrokerError:
             raise
         except Exception as e:
-            raise self._broke(gate.plugin, gate.hook, e) from e
+            raise self.broke(gate.plugin, gate.hook, e) from e
 
     # -- observers -----------------------------------------------------------------------------------
 
@@ -193,10 +208,10 @@ class Hooks:
         for observer in observers:
             try:
                 work = observer.call(*args)
-            except Exception as e:  # noqa: BLE001 - an observer is never felt
-                self._broke(observer.plugin, observer.hook, e)
+            except BaseException as e:  # noqa: BLE001 - an observer is never felt
+                self.broke(observer.plugin, observer.hook, e)
                 continue
-            if inspect.iscoroutine(work):
+            if work is not None and inspect.isawaitable(work):
                 self._let_run(observer, work)
 
     async def settled(self) -> None:
@@ -204,42 +219,77 @@ class Hooks:
         while under_way := [task for tasks in self._observing.values() for task in tasks]:
             await asyncio.wait(under_way)
 
-    def _let_run(self, observer: Bound, work: Coroutine[Any, Any, Any]) -> None:
+    def _let_run(self, observer: Bound, work: Awaitable[Any]) -> None:
         under_way = self._observing[observer.plugin]
         if len(under_way) >= OBSERVING:
-            work.close()
+            discard(work)
             self._stats.dropped["observer"] += 1
+            log = limited((observer.plugin, "dropped"))
+            log.warning("plugin {} has {} observers at work, more are dropped", observer.plugin, OBSERVING)  # noqa: PLE1205 - loguru's braces
             return
         task = spawn(self._see_through(observer, work), name=f"{observer.plugin}.{observer.hook}")
         under_way.add(task)
         task.add_done_callback(under_way.discard)
+        task.add_done_callback(lambda _: discard(work))
 
-    async def _see_through(self, observer: Bound, work: Coroutine[Any, Any, Any]) -> None:
+    async def _see_through(self, observer: Bound, work: Awaitable[Any]) -> None:
         try:
-            await work
-        except Exception as e:  # noqa: BLE001 - as in observe
-            self._broke(observer.plugin, observer.hook, e)
+            await contained(work)
+        except (Exception, GeneratorExit) as e:  # noqa: BLE001 - as in observe
+            self.broke(observer.plugin, observer.hook, e)
 
-    # -- actions -------------------------------------------------------------------------------------
+    # -- what else plugins do ------------------------------------------------------------------------
 
     async def act(self, action: Action, peer: Peer, payload: bytes) -> bytes:
         """Have a plugin answer an action; payload and answer are JSON.
 
         Raises:
-            BrokerError: the plugin refuses, the payload does not fit, or the plugin failed (`internal`).
+            BrokerError: the plugin refuses, the payload does not fit, the plugin failed (`internal`), or it did not
+                answer in time (`timeout`).
         """
+        where = f"action {action.name}"
         try:
             answer = action.call(peer, action.decode(payload))
-            return to_json(await answer if inspect.isawaitable(answer) else answer)
+        except BrokerError:
+            raise
+        except BaseException as e:
+            raise self.broke(action.plugin, where, e) from e
+        try:
+            if inspect.isawaitable(answer):
+                answer = await within(self._acting, answer, name=f"{action.plugin}.{action.name}")
+            return to_json(answer)
         except BrokerError:
             raise
         except Exception as e:
-            raise self._broke(action.plugin, f"action {action.name}", e) from e
+            raise self.broke(action.plugin, where, e) from e
+
+    def trouble(self) -> str | None:
+        """Return which plugin cannot do its work now, and why; None if all can."""
+        return next((f"plugin {name}: {why}" for name, why in self.troubles().items()), None)
+
+    def troubles(self) -> dict[str, str]:
+        """Return what keeps plugins from their work now, by plugin; one that cannot say is in trouble too."""
+        found: dict[str, str] = {}
+        for plugin in self._plugins:
+            try:
+                why = _trouble_of(plugin)
+            except BaseException as e:  # noqa: BLE001 - as in observe
+                self.broke(plugin.name, "trouble", e)
+                why = "cannot say how it fares; the log has the error"
+            if why:
+                found[plugin.name] = why
+        return found
 
     # -- errors --------------------------------------------------------------------------------------
 
-    def _broke(self, plugin: str, where: str, error: Exception) -> BrokerError:
-        """Log and count a plugin's own error; return what a client is told of it, an id by which to ask us."""
+    def broke(self, plugin: str, where: str, error: BaseException) -> BrokerError:
+        """Log and count a plugin's own error; return what a client is told of it, an id by which to ask us.
+
+        Args:
+            plugin: whose it is.
+            where: what of the plugin failed, such as the hook.
+            error: what it raised.
+        """
         self._stats.plugin_errors[plugin] += 1
         trace_id = new_id()
         if self._traces is not None:
@@ -254,14 +304,23 @@ class Hooks:
 def _checked(answer: Any, allowed: Any) -> Any:
     # A gate that returns False where it means a refusal must not let pass.
     if answer is not None and not isinstance(answer, allowed):
+        discard(answer)
         raise TypeError(f"a gate refuses by raising BrokerError; it returned {type(answer).__name__}")
     return answer
 
 
-def _from_its_own_line(error: Exception) -> Exception:
+def _trouble_of(plugin: Plugin) -> str | None:
+    why: Any = plugin.trouble()
+    if why is not None and not isinstance(why, str):
+        discard(why)
+        raise TypeError(f"trouble() returns text or None; it returned {type(why).__name__}")
+    return why
+
+
+def _from_its_own_line(error: BaseException) -> BaseException:
     """Cut our own frames off the beginning of a plugin's traceback, which is about the plugin."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename == __file__:
+    while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename in _OURS:
         frames = frames.tb_next
     return error.with_traceback(frames)
 

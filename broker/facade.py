@@ -1,15 +1,19 @@
 """What plugins may ask of the broker: `broker.hooks.Broker`, by way of the actors."""
 
 from asyncio import Task
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from types import CodeType
 from typing import Any, Final, cast
 
 from broker import __version__
 from broker.actors.ref import LoopRef
 from broker.actors.registry import HangSome, Peers, Registry, SendTo, ToAll, ToRoom
 from broker.clock import Clock
-from broker.errors import CloseCode
+from broker.errors import BrokerError, CloseCode
+from broker.fence import contained, discard
 from broker.hooks import Peer
+from broker.logs import limited
 from broker.messages import ANONYMOUS
 from broker.offers import to_json
 from broker.operations import Publish
@@ -20,6 +24,8 @@ __all__ = ["Facade"]
 
 SENDER: Final = b'{"connection_id":null,"user":null}'
 ASK_SECONDS: Final = 10.0
+SPAWNED: Final = 1000
+"""Background tasks that run the same code, and so are one plugin's; more are a leak (PROTOCOL P7)."""
 
 
 class Facade:
@@ -29,7 +35,8 @@ class Facade:
         self._stats = stats
         self._clock = clock
         self._registry: LoopRef[Registry] | None = None
-        self._tasks: set[Task[Any]] = set()
+        self._tasks: dict[Task[Any], CodeType | None] = {}
+        self._spawned: Counter[CodeType | None] = Counter()
 
     def connect(self, registry: LoopRef[Registry]) -> None:
         """Give the facade the actor behind it."""
@@ -80,11 +87,28 @@ class Facade:
         return cast("int", await self._ask(HangSome(whom, code, reason)))
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> Task[Any]:
-        """Run `work` in the background: named, its failure logged, cancelled when the broker stops."""
-        task = spawn(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        """Run `work` in the background: named, its failure logged, cancelled when the broker stops.
+
+        Raises:
+            BrokerError: `overloaded`: a thousand of this kind are under way; whoever starts them forgets to end them.
+        """
+        kind = getattr(work, "cr_code", None)
+        if self._spawned[kind] >= SPAWNED:
+            work.close()
+            limited(("spawn", kind)).error("a plugin has {} tasks like {!r} under way and gets no more", SPAWNED, name)
+            raise BrokerError("overloaded", "Too much is under way in the background already.", retry_after=1.0)
+        task = spawn(contained(work), name=name)
+        task.add_done_callback(lambda _: discard(work))
+        self._spawned[kind] += 1
+        self._tasks[task] = kind
+        task.add_done_callback(self._finished)
         return task
+
+    def _finished(self, task: Task[Any]) -> None:
+        kind = self._tasks.pop(task)
+        self._spawned[kind] -= 1
+        if not self._spawned[kind]:
+            del self._spawned[kind]
 
     def stop(self) -> None:
         """Cancel what plugins left running."""

@@ -3,6 +3,7 @@
 from typing import Final
 
 from broker.clock import Clock, Timer
+from broker.stats import Histogram
 
 __all__ = ["LoopLag"]
 
@@ -11,10 +12,16 @@ SAMPLE_SECONDS: Final = 0.25
 
 
 class LoopLag:
-    """Measures how much later than asked the loop calls back."""
+    """Measures how much later than asked the loop calls back.
 
-    def __init__(self, clock: Clock) -> None:
+    Args:
+        clock: time.
+        seen: where each look is counted, so that a block between two scrapes is not missed.
+    """
+
+    def __init__(self, clock: Clock, seen: Histogram) -> None:
         self._clock = clock
+        self._seen = seen
         self._due = 0.0
         self._seconds = 0.0
         self._timer: Timer | None = None
@@ -35,4 +42,5 @@ class LoopLag:
 
     def _sample(self) -> None:
         self._seconds = max(0.0, self._clock.monotonic() - self._due)
+        self._seen.observe(self._seconds)
         self.start()

@@ -11,7 +11,7 @@ import msgspec
 from broker.errors import BrokerError
 from broker.hooks import Plugin, Route
 
-__all__ = ["Action", "PluginRefused", "collect_actions", "collect_routes", "to_json"]
+__all__ = ["Action", "Mounted", "PluginRefused", "collect_actions", "collect_routes", "to_json"]
 
 _PLACE: Final = re.compile(r" - at `\$(.*)`$")
 
@@ -37,6 +37,14 @@ class Action:
     decode: Callable[[bytes], Any]
 
 
+@attrs.frozen(eq=False)
+class Mounted:
+    """One plugin's route, and whose it is."""
+
+    plugin: str
+    route: Route
+
+
 def collect_actions(plugins: Sequence[Plugin], reserved: Collection[str]) -> dict[str, Action]:
     """Return all plugins' actions by name; none may be one of `reserved`.
 
@@ -57,36 +65,41 @@ def collect_actions(plugins: Sequence[Plugin], reserved: Collection[str]) -> dic
     return actions
 
 
-def collect_routes(plugins: Sequence[Plugin]) -> tuple[Route, ...]:
+def collect_routes(plugins: Sequence[Plugin]) -> tuple[Mounted, ...]:
     """Return all plugins' routes in order.
 
     Raises:
         PluginRefused: a route would be there twice.
     """
-    routes: dict[tuple[str, str], tuple[str, Route]] = {}
+    routes: dict[tuple[str, str], Mounted] = {}
     for plugin in plugins:
         for route in _ask(plugin, plugin.routes):
             key = (route.method.upper(), route.path)
             if key in routes:
                 what = " ".join(key)
-                raise PluginRefused(f"plugins {routes[key][0]!r} and {plugin.name!r} both bring the route {what}")
-            routes[key] = (plugin.name, route)
-    return tuple(route for _, route in routes.values())
+                raise PluginRefused(f"plugins {routes[key].plugin!r} and {plugin.name!r} both bring the route {what}")
+            routes[key] = Mounted(plugin.name, route)
+    return tuple(routes.values())
 
 
 def to_json(value: Any) -> bytes:
-    """Encode what a plugin gave; `bytes` are JSON already.
+    """Encode what a plugin gave; `bytes` are JSON already, and looked at, since they are sent as they are.
 
     Raises:
         TypeError: msgspec cannot encode it.
+        ValueError: these bytes are no JSON.
     """
-    return value if isinstance(value, bytes) else msgspec.json.encode(value)
+    if not isinstance(value, bytes):
+        return msgspec.json.encode(value)
+    value.decode()
+    msgspec.json.decode(value, type=msgspec.Raw)
+    return value
 
 
 def _ask(plugin: Plugin, method: Callable[[], Any]) -> Any:
     try:
         return method()
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise PluginRefused(f"plugin {plugin.name!r}: {method.__name__}() raised {type(e).__name__}: {e}") from e
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "Operation",
     "Presence",
     "Publish",
+    "Recheck",
     "RoomHistory",
     "Share",
     "Start",
@@ -66,6 +67,13 @@ class Attach(Operation):
 @attrs.define
 class Detach(Operation):
     """Show the log to `follower` no longer."""
+
+    follower: Follower
+
+
+@attrs.define
+class Recheck(Operation):
+    """Show the log to `follower` no longer, if `by`, who it is now, may not see it."""
 
     follower: Follower
 

@@ -1,13 +1,12 @@
 """Where plugins come from: files loaded by path, the same way for built-ins and drop-ins, and entry points."""
 
 import importlib
-import os
 import re
-import stat
 import sys
 import traceback
-from collections.abc import Iterator
-from importlib.machinery import SourceFileLoader
+from collections.abc import Callable, Iterator, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -16,19 +15,17 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from broker import trust
 from broker.hooks import Plugin
 
-__all__ = ["GROUP", "Found", "Unsafe", "find", "own_frames"]
+__all__ = ["GROUP", "Found", "find", "own_frames"]
 
 GROUP: Final = "actor_broker.plugins"
 """The entry point group of installed packages."""
 
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_OTHERS: Final = stat.S_IWGRP | stat.S_IWOTH
-
-
-class Unsafe(Exception):  # noqa: N818 - named after the state of the file
-    """Somebody else could change the plugin's code, which runs with all the broker's rights."""
+_MODULES: Final = "broker_plugin_"
+"""What the modules made of files are called, before the plugin's name."""
 
 
 class _SourceLoader(SourceFileLoader):
@@ -36,6 +33,30 @@ class _SourceLoader(SourceFileLoader):
 
     def path_stats(self, path: Any) -> Any:
         raise OSError(f"no bytecode for {path}")
+
+
+class _TrustedLoader(_SourceLoader):
+    """Runs the very bytes of a drop-in that were found to be nobody else's."""
+
+    def get_data(self, path: Any) -> bytes:
+        return trust.read(Path(path))
+
+
+class _Inside(MetaPathFinder):
+    """Finds the modules inside of packages that were loaded by path, and has them loaded in the same way."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
+        package = sys.modules.get(fullname.rpartition(".")[0])
+        if path is None or not fullname.startswith(_MODULES) or package is None or package.__spec__ is None:
+            return None
+        loader = type(package.__spec__.loader)
+        if not issubclass(loader, _SourceLoader):
+            return None
+        inner = Path(next(iter(path)), fullname.rpartition(".")[2])
+        return _spec(fullname, inner if inner.is_dir() else inner.with_suffix(".py"), loader)
+
+
+sys.meta_path.insert(0, _Inside())
 
 
 @attrs.frozen
@@ -48,6 +69,7 @@ class Found:
         path: the file or the package's folder; None for an entry point.
         entry_point: None for a file.
         rival: another of the same name and source; which of them is meant cannot be known.
+        hides: one of the same name whose place it takes.
     """
 
     name: str
@@ -55,6 +77,7 @@ class Found:
     path: Path | None = None
     entry_point: EntryPoint | None = None
     rival: str | None = None
+    hides: "Found | None" = None
 
     @property
     def location(self) -> str:
@@ -70,9 +93,7 @@ class Found:
         """
         if self.rival:
             raise ValueError(f"there are two of that name: {self.location} and {self.rival}")
-        if self.path and self.source == "drop-in":
-            _refuse_unsafe(self.path)
-        loaded = self.entry_point.load() if self.entry_point else _execute(self.name, self.path or Path())
+        loaded = self.entry_point.load() if self.entry_point else self._execute(self.path or Path())
         plugin = _only_plugin(loaded) if isinstance(loaded, ModuleType) else loaded
         if not (isinstance(plugin, type) and issubclass(plugin, Plugin)):
             raise TypeError(f"{self.location} is no subclass of broker.hooks.Plugin")
@@ -82,6 +103,17 @@ class Found:
             raise ValueError(f"the plugin calls itself {plugin.name!r}, and its {self.source} {self.name!r}")
         plugin.name = self.name
         return plugin
+
+    @property
+    def version(self) -> str | None:
+        """The version of the package that it was installed with."""
+        return self.entry_point.dist.version if self.entry_point and self.entry_point.dist else None
+
+    def _execute(self, path: Path) -> ModuleType:
+        if self.source == "built-in":
+            return _execute(self.name, path, _SourceLoader)
+        trust.check(path)
+        return _execute(self.name, path, _TrustedLoader)
 
 
 def find(plugins_dir: Path | None) -> dict[str, Found]:
@@ -97,9 +129,9 @@ def find(plugins_dir: Path | None) -> dict[str, Found]:
         OSError: the folder is there but cannot be read.
     """
     built_in = _built_in_folder()
-    found = _by_name(_entry_points()) | _by_name(_in_folder(built_in, "built-in"))
+    found = _over(_by_name(_entry_points()), _by_name(_in_folder(built_in, "built-in")))
     if plugins_dir is not None and plugins_dir.resolve() != built_in:
-        found |= _by_name(_in_folder(plugins_dir.resolve(), "drop-in"))
+        found = _over(found, _by_name(_in_folder(plugins_dir.absolute(), "drop-in")))
     return found
 
 
@@ -116,7 +148,10 @@ def own_frames(error: BaseException) -> str:
 
 def _is_machinery(filename: str) -> bool:
     ours = Path(__file__).parent
-    machinery = {ours / "plugin_files.py", ours / "plugin_loader.py", ours / "hooks.py"}
+    machinery = {
+        ours / name for name in ("plugin_files.py", "plugin_loader.py", "plugin_record.py", "fence.py", "trust.py")
+    }
+    machinery.add(ours / "hooks" / "plugin.py")
     of_import = filename.startswith(("<frozen importlib", str(Path(importlib.__file__).parent)))
     return of_import or Path(filename) in machinery
 
@@ -152,25 +187,16 @@ def _by_name(all_found: Iterator[Found]) -> dict[str, Found]:
     return found
 
 
-def _refuse_unsafe(path: Path) -> None:
-    for part in (path.parent, path, *(path.rglob("*") if path.is_dir() else ())):
-        # What is mounted read-only, as Kubernetes does with its world-writable folders, nobody here can change.
-        if part.stat().st_mode & _OTHERS and not os.statvfs(part).f_flag & os.ST_RDONLY:
-            raise Unsafe(f"{part} can be changed by others than its owner; to allow it: chmod go-w {part}")
+def _over(below: dict[str, Found], above: dict[str, Found]) -> dict[str, Found]:
+    """Lay plugins over others; one that hides another of its name says so."""
+    return below | {name: attrs.evolve(found, hides=below.get(name)) for name, found in above.items()}
 
 
-def _execute(name: str, path: Path) -> ModuleType:
-    is_package = path.is_dir()
-    file = path / "__init__.py" if is_package else path
-    module_name = f"broker_plugin_{name}"
-    spec = spec_from_file_location(
-        module_name,
-        file,
-        loader=_SourceLoader(module_name, str(file)),
-        submodule_search_locations=[str(path)] if is_package else None,
-    )
+def _execute(name: str, path: Path, loader: "type[_SourceLoader]") -> ModuleType:
+    module_name = f"{_MODULES}{name}"
+    spec = _spec(module_name, path, loader)
     if spec is None or spec.loader is None:
-        raise ImportError(f"cannot load {file}")
+        raise ImportError(f"cannot load {path}")
     _forget(module_name)
     module = module_from_spec(spec)
     # There before it runs: attrs and cattrs look annotations up in the module's namespace.
@@ -181,6 +207,17 @@ def _execute(name: str, path: Path) -> ModuleType:
         _forget(module_name)
         raise
     return module
+
+
+def _spec(module_name: str, path: Path, loader: "Callable[[str, str], _SourceLoader]") -> ModuleSpec | None:
+    """Return how to load a file, or a folder as a package; None if there is none."""
+    file = path / "__init__.py" if path.is_dir() else path
+    if not file.is_file():
+        return None
+    inner = [str(path)] if path.is_dir() else None
+    return spec_from_file_location(
+        module_name, file, loader=loader(module_name, str(file)), submodule_search_locations=inner
+    )
 
 
 def _forget(module_name: str) -> None:

@@ -1,19 +1,18 @@
 """Loads the plugins that the configuration names, takes them through their life, and says how each fared."""
 
-import asyncio
-from collections.abc import Coroutine, Mapping
-from enum import StrEnum
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import attrs
 from loguru import logger
 
 from broker.config import ConfigErrors, Loaded, Located, Problem, structure_block
 from broker.config.problems import suggest
-from broker.dispatch import overridden
-from broker.hooks import Broker, Plugin
-from broker.plugin_files import Found, Unsafe, find, own_frames
+from broker.fence import within
+from broker.hooks import Broker, Plugin, Stats
+from broker.plugin_files import Found, find, own_frames
+from broker.plugin_record import PluginRecord, Status
+from broker.trust import Unsafe
 
 __all__ = ["PluginRecord", "PluginSettings", "Plugins", "Status", "describe", "load"]
 
@@ -36,72 +35,17 @@ class PluginSettings(Protocol):
         """The folder of drop-ins, None for none."""
 
 
-class Status(StrEnum):
-    """How a plugin fared; anything but the first two keeps the broker from starting."""
-
-    ENABLED = "enabled"
-    DISABLED = "disabled"
-    NOT_FOUND = "not found"
-    UNSAFE = "unsafe"
-    LOAD_ERROR = "load error"
-    SETTINGS_ERROR = "settings error"
-    START_ERROR = "start error"
-
-
-@attrs.define(eq=False)
-class PluginRecord:
-    """One plugin, and how it fared.
-
-    Attributes:
-        name: what `plugins:` calls it.
-        block: its block of the configuration, None if it is not named there.
-        found: where it is, None if it was not found.
-        status: how it fared so far.
-        problems: what is wrong, each at its place in the configuration.
-        plugin: its class, once loaded.
-        settings: its settings, once checked.
-        instance: the plugin itself, once made.
-        started: whether it is to be stopped.
-    """
-
-    name: str
-    block: Located | None = attrs.field(default=None, repr=False)
-    found: Found | None = None
-    status: Status = Status.DISABLED
-    problems: list[Problem] = attrs.field(factory=list)
-    plugin: type[Plugin] | None = None
-    settings: Any = attrs.field(default=None, repr=False)
-    instance: Plugin | None = None
-    started: bool = False
-
-    def fail(self, status: Status, text: str) -> None:
-        """Note that it got no further than this."""
-        self.status = status
-        if self.block is not None:
-            self.problems.append(Problem(self.block.path, f"{status}: {text}", self.block.key))
-
-    def as_row(self) -> dict[str, Any]:
-        """Return what `broker plugins` shows of it, as JSON-able values."""
-        return {
-            "name": self.name,
-            "status": str(self.status),
-            "version": (self.plugin.version or None) if self.plugin else None,
-            "source": self.found.source if self.found else None,
-            "location": self.found.location if self.found else None,
-            "hooks": list(overridden(self.plugin)) if self.plugin else [],
-            "error": "\n".join(problem.message for problem in self.problems) or None,
-        }
-
-
 class Plugins:
     """The plugins of one broker, in the order in which the configuration names them.
 
     Args:
         records: of the named ones, then of those that are there but not named.
+        config_file: what a relative `plugins_dir` is relative to the folder of.
     """
 
-    def __init__(self, records: list[PluginRecord]) -> None:
+    def __init__(self, records: list[PluginRecord], config_file: Path | None = None) -> None:
         self.records = records
+        self._config_file = config_file
 
     @property
     def problems(self) -> list[Problem]:
@@ -116,6 +60,46 @@ class Plugins:
         """The plugins that were made."""
         return tuple(record.instance for record in self.records if record.instance is not None)
 
+    @property
+    def blocks(self) -> dict[str, Located]:
+        """The blocks of the configuration that are in force."""
+        return {record.name: record.block for record in self.records if record.block is not None}
+
+    def rows(self, stats: Stats, troubles: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Return a row for each plugin of a running broker.
+
+        Args:
+            stats: the broker's.
+            troubles: what `broker.dispatch.Hooks.troubles` gives.
+
+        Returns:
+            what `describe` does, with `started`, `errors` (unexpected ones so far), `blocked` (times that it held up
+            the event loop) and `trouble` (what keeps it from its work now, None for nothing).
+        """
+        return [
+            {
+                **record.as_row(),
+                "started": record.started,
+                "errors": stats.plugin_errors[record.name],
+                "blocked": stats.blocked[record.name],
+                "trouble": troubles.get(record.name),
+            }
+            for record in self.records
+        ]
+
+    def announce(self) -> None:
+        """Log what is loaded, and what of it stands where somebody may not expect it."""
+        loaded = [record for record in self.records if record.plugin is not None]
+        shown = (
+            f"{row['name']} {row['version'] or ''}".strip() + f" ({row['source']})"
+            for row in map(PluginRecord.as_row, loaded)
+        )
+        logger.info("plugins: {}", ", ".join(shown) or "none")
+        for record in loaded:
+            if record.found and record.found.source == "drop-in" and (hidden := record.found.hides):
+                text = "plugin {} is the drop-in {}, in the place of the {} of that name"
+                logger.warning(text, record.name, record.found.location, hidden.source)
+
     def create(self, broker: Broker) -> None:
         """Make each plugin; one that fails becomes a problem."""
         for record in self.records:
@@ -123,7 +107,7 @@ class Plugins:
                 continue
             try:
                 record.instance = record.plugin(record.settings, broker)
-            except Exception as e:  # noqa: BLE001 - a plugin's failure is its own, whatever it is
+            except (Exception, SystemExit) as e:  # noqa: BLE001 - a plugin's failure is its own, whatever it is
                 record.fail(Status.START_ERROR, own_frames(e))
 
     async def start(self, timeout: float = STARTING) -> None:  # noqa: ASYNC109 - of each, and it is reported
@@ -132,7 +116,7 @@ class Plugins:
             if record.instance is None:
                 continue
             try:
-                await _within(timeout, record.instance.start())
+                await within(timeout, record.instance.start(), name=f"start {record.name}")
             except Exception as e:  # noqa: BLE001 - as in create
                 record.fail(Status.START_ERROR, own_frames(e))
             else:
@@ -145,9 +129,58 @@ class Plugins:
                 continue
             record.started = False
             try:
-                await _within(timeout, record.instance.stop())
+                await within(timeout, record.instance.stop(), name=f"stop {record.name}")
             except Exception as e:  # noqa: BLE001 - the others are stopped all the same
                 logger.bind(plugin=record.name).opt(exception=e).error("plugin {} failed to stop", record.name)
+
+    # -- while running -------------------------------------------------------------------------------
+
+    def check(self, settings: PluginSettings) -> dict[str, Any]:
+        """Return the new settings of each plugin that runs and is still named, checked; nothing is changed.
+
+        Raises:
+            ConfigErrors: every mistake in a plugin's block, and every plugin that is not there at all.
+        """
+        known = {record.name: record.plugin for record in self.records if record.instance is not None}
+        there = _there(settings, self._config_file) if settings.plugins.keys() - known.keys() else {}
+        problems: list[Problem] = []
+        checked: dict[str, Any] = {}
+        for name, block in settings.plugins.items():
+            plugin = known.get(name)
+            if plugin is None:
+                problems += [] if name in there else [_not_found(name, block, there)]
+                continue
+            try:
+                checked[name] = structure_block(plugin.Settings, block)
+            except ConfigErrors as e:
+                problems += e.problems
+        if problems:
+            raise ConfigErrors(problems)
+        return checked
+
+    def reload(self, blocks: Mapping[str, Located], checked: Mapping[str, Any]) -> list[str]:
+        """Hand over what `check` gave to each plugin whose settings changed; return the names of what needs a restart.
+
+        Args:
+            blocks: the new configuration's.
+            checked: what `check` made of them.
+        """
+        running = {record.name: record for record in self.records if record.instance is not None}
+        waiting = [
+            f"plugins.{name}" for name in dict.fromkeys([*blocks, *running]) if (name in blocks) != (name in running)
+        ]
+        for name, new in checked.items():
+            record, block = running[name], blocks[name]
+            # Both, since a secret's file may have changed, and a plugin may not compare what it makes of it.
+            if record.settings == new and record.block is not None and record.block.plain() == block.plain():
+                continue
+            if record.take(new, block):
+                logger.info("plugin {} took over its new settings", name)
+            else:
+                waiting.append(f"plugins.{name}")
+        if not waiting and list(blocks) != list(running):
+            waiting.append("the order of plugins")
+        return waiting
 
 
 def load(settings: PluginSettings, config_file: Path | None = None) -> Plugins:
@@ -157,13 +190,10 @@ def load(settings: PluginSettings, config_file: Path | None = None) -> Plugins:
         settings: the broker's.
         config_file: what a relative `plugins_dir` is relative to the folder of; the working directory without it.
     """
-    folder = None
-    if settings.plugins_dir is not None:
-        folder = (config_file.parent if config_file else Path()) / settings.plugins_dir
-    there = find(folder)
+    there = _there(settings, config_file)
     named = [_load_one(name, block, there) for name, block in settings.plugins.items()]
     others = [PluginRecord(name, found=there[name]) for name in sorted(there.keys() - settings.plugins.keys())]
-    return Plugins(named + others)
+    return Plugins(named + others, config_file)
 
 
 def describe(loaded: Loaded) -> list[dict[str, Any]]:
@@ -171,11 +201,23 @@ def describe(loaded: Loaded) -> list[dict[str, Any]]:
     return [record.as_row() for record in load(loaded.settings, loaded.file).records]
 
 
+def _there(settings: PluginSettings, config_file: Path | None) -> dict[str, Found]:
+    if settings.plugins_dir is None:
+        return find(None)
+    return find((config_file.parent if config_file else Path()) / settings.plugins_dir)
+
+
+def _not_found(name: str, block: Located, there: Mapping[str, Found]) -> Problem:
+    known = ", ".join(sorted(there)) or "none"
+    text = f"{Status.NOT_FOUND}: there is no such plugin; there are: {known}{suggest(name, there)}"
+    return Problem(block.path, text, block.key)
+
+
 def _load_one(name: str, block: Located, there: Mapping[str, Found]) -> PluginRecord:
     record = PluginRecord(name, block, there.get(name))
     if record.found is None:
-        known = ", ".join(sorted(there)) or "none"
-        record.fail(Status.NOT_FOUND, f"there is no such plugin; there are: {known}{suggest(name, there)}")
+        record.status = Status.NOT_FOUND
+        record.problems.append(_not_found(name, block, there))
         return record
     try:
         record.plugin = record.found.load()
@@ -190,13 +232,3 @@ def _load_one(name: str, block: Located, there: Mapping[str, Found]) -> PluginRe
     else:
         record.status = Status.ENABLED
     return record
-
-
-async def _within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            await work
-    except TimeoutError as e:
-        if limit.expired():
-            raise TimeoutError(f"it took longer than {seconds:g} s") from e
-        raise

@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Final
@@ -20,6 +21,8 @@ __all__ = ["run"]
 
 COLLECT: Final = (20_000, 20, 20)
 """When the collector looks for circles: rarely, since nothing that is made for a message is part of one."""
+LEAVING: Final = 1.0
+"""Seconds that tasks and threads have to end when all that counts has stopped."""
 SWITCH_SECONDS: Final = 0.0005
 """How soon the loop lets the store's threads have the interpreter; Python's own 5 ms is many commits long."""
 
@@ -34,12 +37,10 @@ def run(loaded: Loaded, reload: Callable[[], Loaded]) -> int:
     settings = loaded.settings
     sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure(settings.log.level, settings.log.format)
-    try:
-        with asyncio.Runner(loop_factory=_loop_factory(settings.runtime.loop)) as runner:
-            return runner.run(_main(loaded, reload))
-    except CannotStart as e:
-        print(e, file=sys.stderr)  # noqa: T201 - this is the command's own answer, not a log line
-        return e.code
+    with asyncio.Runner(loop_factory=_loop_factory(settings.runtime.loop)) as runner:
+        code = runner.run(_main(loaded, reload))
+        _insist(code)
+    return code
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -58,7 +59,11 @@ async def _main(loaded: Loaded, reload: Callable[[], Loaded]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _on_stop, stopping)
-    await app.start()
+    try:
+        await app.start()
+    except CannotStart as e:
+        print(e, file=sys.stderr)  # noqa: T201 - this is the command's own answer, not a log line
+        return e.code
     loop.add_signal_handler(signal.SIGHUP, _on_reload, app, reload)
     gc.freeze()  # what has been made until now stays: the collector need not look at it again
     gc.set_threshold(*COLLECT)
@@ -80,18 +85,34 @@ def _on_stop(stopping: asyncio.Event) -> None:
 
 
 def _on_reload(app: App, reload: Callable[[], Loaded]) -> None:
-    """Read the configuration again; a broken one is reported and the one in force stays."""
+    """Read the configuration again; a broken one is reported and the one in force stays, whole."""
     try:
         loaded = reload()
+        waiting = app.reload(loaded.settings)
     except ConfigErrors as e:
         logger.error("the configuration was not reloaded, the old one stays in force:\n{}", e.render())
         return
-    pending = app.reload(loaded.settings)
+    except OSError as e:
+        logger.error("the configuration was not reloaded, the old one stays in force: {}", e)
+        return
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
-    if pending:
-        logger.warning("the configuration was reloaded; a restart is needed for: {}", ", ".join(pending))
+    if waiting:
+        logger.warning("the configuration was reloaded; a restart is needed for: {}", ", ".join(waiting))
     else:
         logger.info("the configuration was reloaded")
+
+
+def _insist(code: int) -> None:
+    """Exit in any case before long: a plugin's task that cannot be cancelled, or its thread, would be waited for."""
+
+    def leave() -> None:
+        left = [thread.name for thread in threading.enumerate() if not thread.daemon and thread.name != "MainThread"]
+        logger.warning("something of a plugin would not end, left behind; threads: {}", ", ".join(left) or "none")
+        os._exit(code)
+
+    insisting = threading.Timer(LEAVING, leave)
+    insisting.daemon = True
+    insisting.start()
 
 
 def _announce(app: App) -> None:

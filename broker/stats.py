@@ -1,25 +1,30 @@
 """What the broker counts about itself: plain numbers that the core adds to and plugins read.
 
 Nothing here knows of metrics formats; on the message path a count costs one addition. Everything is
-written and read on the event loop; a plugin that renders in a thread takes its copy on the loop.
+written and read on the event loop; a plugin that renders in a thread takes its copy on the loop. What is
+spread over thousands of actors comes as an iterable, so that it may be walked slice by slice.
 """
 
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import accumulate
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
-__all__ = ["DURATIONS", "LATENCIES", "Histogram", "Stats"]
+__all__ = ["DURATIONS", "LATENCIES", "Agents", "Histogram", "Stats"]
 
 LATENCIES: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Bounds in seconds for what should take milliseconds: a commit, a delivery."""
 
 DURATIONS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 """Bounds in seconds for what an agent takes: a first token, a turn."""
+
+
+LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Bounds in seconds for what should be next to nothing, and is long when something blocks."""
 
 
 class Histogram:
@@ -59,12 +64,37 @@ def _durations() -> Histogram:
     return Histogram(DURATIONS)
 
 
+def _lags() -> Histogram:
+    return Histogram(LAGS)
+
+
 def _nothing() -> float:
     return 0
 
 
-def _nobody() -> Mapping[str, int]:
+def _no() -> bool:
+    return False
+
+
+def _nobody() -> Iterable[Any]:
+    return ()
+
+
+def _no_names() -> Mapping[str, Any]:
     return {}
+
+
+@attrs.frozen
+class Agents:
+    """The agents of one profile, as they are now.
+
+    Attributes:
+        linked: how many are there; None for a kind that has none until a turn needs one.
+        capacity: turns that may be under way at the same time; None for no limit.
+    """
+
+    linked: int | None
+    capacity: int | None
 
 
 @attrs.define(eq=False)
@@ -80,9 +110,10 @@ class Stats:
         messages_out: messages written to clients, one for each receiver.
         bytes_in: bytes of JSON in `messages_in`.
         bytes_out: bytes of JSON in `messages_out`.
-        errors: errors sent, by code (PROTOCOL 2b).
+        errors: errors sent to clients and agents, by code (PROTOCOL 2b).
         closes: connections ended, by WebSocket close code (PROTOCOL 2c).
         turns_accepted: turns that were promised an end.
+        turns_open: turns that have not ended, by the state they are in now (PROTOCOL 3).
         turns_ended: by outcome (PROTOCOL 3).
         sessions: in memory now.
         rooms: in memory now.
@@ -92,14 +123,22 @@ class Stats:
         blocked: times that the event loop was blocked for long, by the plugin that did it, `broker` for ourselves.
         dropped: what was given up on purpose, by reason.
         plugin_errors: unexpected errors of plugins, by plugin.
+        actor_failures: actors that failed and were started anew, by their class.
         turn_seconds: from a turn's acceptance to its end.
         first_token_seconds: from a turn's dispatch to the agent's first output.
         commit_seconds: from a write's arrival at the store to its commit.
         delivery_seconds: from the writing of records to their being told to those who follow the log.
+        lag_seconds: how late the event loop was, each time it was looked at.
+        connections_limit: returns how many connections there may be.
+        memory_limit: returns the bytes of memory above which new work is refused, 0 for no limit.
+        ready: returns whether new work is welcome.
+        store_up: returns whether the store took the last write.
         store_backlog: returns the writes that wait for the store now.
-        outbox_bytes: returns the bytes that wait for clients now.
         loop_lag_seconds: returns how late the event loop was when last asked.
-        mailbox_depth: returns the messages waiting now, by class of actor.
+        outboxes: returns for each connection the bytes that wait for its client.
+        mailboxes: returns for each actor its class and the messages that wait for it.
+        agents: returns the agents of each profile.
+        plugins: returns for each plugin whether it can do its work.
     """
 
     started_at: float = attrs.field(factory=time.monotonic)
@@ -113,6 +152,7 @@ class Stats:
     errors: Counter[str] = attrs.field(factory=Counter)
     closes: Counter[int] = attrs.field(factory=Counter)
     turns_accepted: int = 0
+    turns_open: Counter[str] = attrs.field(factory=Counter)
     turns_ended: Counter[str] = attrs.field(factory=Counter)
     sessions: int = 0
     rooms: int = 0
@@ -122,11 +162,19 @@ class Stats:
     blocked: Counter[str] = attrs.field(factory=Counter)
     dropped: Counter[str] = attrs.field(factory=Counter)
     plugin_errors: Counter[str] = attrs.field(factory=Counter)
+    actor_failures: Counter[str] = attrs.field(factory=Counter)
     turn_seconds: Histogram = attrs.field(factory=_durations)
     first_token_seconds: Histogram = attrs.field(factory=_durations)
     commit_seconds: Histogram = attrs.field(factory=_latencies)
     delivery_seconds: Histogram = attrs.field(factory=_latencies)
+    lag_seconds: Histogram = attrs.field(factory=_lags)
+    connections_limit: Callable[[], float] = _nothing
+    memory_limit: Callable[[], float] = _nothing
+    ready: Callable[[], bool] = _no
+    store_up: Callable[[], bool] = _no
     store_backlog: Callable[[], float] = _nothing
-    outbox_bytes: Callable[[], float] = _nothing
     loop_lag_seconds: Callable[[], float] = _nothing
-    mailbox_depth: Callable[[], Mapping[str, int]] = _nobody
+    outboxes: Callable[[], Iterable[int]] = _nobody
+    mailboxes: Callable[[], Iterable[tuple[str, int]]] = _nobody
+    agents: Callable[[], Mapping[str, Agents]] = _no_names
+    plugins: Callable[[], Mapping[str, bool]] = _no_names

@@ -25,7 +25,7 @@ from broker.config.units import Unit
 from broker.errors import CLOSE_REASONS, ERRORS, BrokerError, CloseCode, may_reconnect
 from broker.hooks import HOOKS, Stats
 from broker.messages import Record
-from broker.plugins.metrics import broker_metrics
+from broker.plugins.metrics import Queues, broker_metrics
 from broker.protocol import outgoing
 from broker.protocol.native import NATIVE
 from broker.web.actions import ACTIONS
@@ -207,7 +207,10 @@ _SAMPLES: Final[tuple[outgoing.Outgoing, ...]] = (
     ),
     outgoing.CaughtUp("s1", 12),
     outgoing.SessionReset("s1", "e2", 12, 5),
+    outgoing.SessionDetached("s1"),
     outgoing.RoomEvent("lobby", 7, "message", _FROM, b'{"text":"hi"}', _AT),
+    outgoing.RoomLeft("lobby"),
+    outgoing.Restarting(2.5),
     outgoing.Broadcast(_FROM, b'{"text":"hi"}'),
     outgoing.Direct(_FROM, b'{"text":"hi"}'),
 )
@@ -288,7 +291,8 @@ def _http() -> str:
     app = web.Application()
     add_routes(app)
     served = sorted({(r.method, r.resource.canonical) for r in app.router.routes() if r.resource is not None})
-    rows = [(method, f"`{path}`") for method, path in served if method != "HEAD" and "static" not in path]
+    shown = [(method, path) for method, path in served if method not in {"HEAD", "OPTIONS"} and "static" not in path]
+    rows = [(method, f"`{path}`") for method, path in shown]
     return "\n\n".join(
         [
             "## HTTP",
@@ -316,9 +320,10 @@ class _Idle:
 
 def _metrics() -> str:
     broker: Any = _Idle()
+    suffixes = {"counter": "_total", "info": "_info"}
     rows = [
-        (f"`{family.name}{'_total' if family.type == 'counter' else ''}`", family.type, family.documentation)
-        for family in broker_metrics(broker)
+        (f"`{family.name}{suffixes.get(family.type, '')}`", family.type, family.documentation)
+        for family in broker_metrics(broker, Queues())
     ]
     text = "Served by the plugin `metrics`, beside the process's own (`process_*`, `python_gc_*`)."
     return "\n\n".join(["## Metrics", text, _table(("metric", "type", "what it counts"), rows)])

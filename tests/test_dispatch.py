@@ -10,7 +10,20 @@ from loguru import logger
 
 from broker.dispatch import OBSERVING, Hooks, overridden
 from broker.errors import BrokerError
-from broker.hooks import Handshake, Inbound, NoSettings, Peer, Plugin, Stats
+from broker.hooks import (
+    HOOKS,
+    Auth,
+    Control,
+    Handshake,
+    Inbound,
+    NoSettings,
+    Peer,
+    Permission,
+    Plugin,
+    Stats,
+    TurnRequest,
+    Undeclared,
+)
 from broker.messages import Principal
 
 PEER = Peer("c1", Principal("ann"), "127.0.0.1", "broker.v1.json")
@@ -145,7 +158,7 @@ async def test_a_gate_that_does_not_answer_refuses_with_timeout(stats: Stats) ->
     async def hang(*_: Any) -> None:
         await asyncio.Event().wait()
 
-    hooks = Hooks([plugin("slow", on_permission=hang)], stats, patience=0.0)
+    hooks = Hooks([plugin("slow", on_permission=hang)], stats, patience=0.001)
     with pytest.raises(BrokerError) as refusal:
         await hooks.run_gates(hooks.permission, object())  # type: ignore[misc]
     assert (refusal.value.code, refusal.value.retryable) == ("timeout", True)
@@ -170,6 +183,210 @@ async def test_a_handshake_gate_that_breaks_lets_nobody_in(bug: Any) -> None:
     with pytest.raises(BrokerError) as refusal:
         await Hooks([plugin("buggy", on_handshake=bug)]).identify(HANDSHAKE)
     assert refusal.value.code == "internal"
+
+
+# -- whatever a hook does ------------------------------------------------------------------------
+
+GIVEN = {
+    "on_handshake": HANDSHAKE,
+    "on_auth": Auth(PEER, "s3cret"),
+    "on_message": MESSAGE,
+    "on_control": Control(PEER, "ping", 0),
+    "on_permission": Permission(Principal("ann"), "echo"),
+    "on_turn": TurnRequest("s", Principal("ann"), b'"hi"'),
+}
+GATES = [name for name, hook in HOOKS.items() if hook.kind == "gate"]
+OBSERVERS = [name for name, hook in HOOKS.items() if hook.kind == "observer"]
+
+
+async def ask(hooks: Hooks, gate: str) -> object:
+    """Ask a gate as the broker does."""
+    value: Any = GIVEN[gate]
+    match gate:
+        case "on_handshake":
+            return await hooks.identify(value)
+        case "on_auth":
+            return await hooks.recognize(value)
+        case "on_control":
+            return hooks.check_control(value)
+    waiting = hooks.run_gates(getattr(hooks, gate.removeprefix("on_")), value)
+    return None if waiting is None else await waiting
+
+
+def raises(error: type[BaseException]) -> Any:
+    def act(*_: Any) -> None:
+        raise error
+
+    return act
+
+
+def raises_later(error: type[BaseException]) -> Any:
+    async def act(*_: Any) -> None:
+        raise error
+
+    return act
+
+
+async def hang(*_: Any) -> None:
+    await asyncio.Event().wait()
+
+
+async def never_let_go(*_: Any) -> None:
+    gone = asyncio.get_running_loop().time() + 0.05
+    while asyncio.get_running_loop().time() < gone:  # pays no heed to being cancelled, for a while
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            continue
+
+
+async def cancel_itself(*_: Any) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.Event().wait()
+
+
+def foreign_future(*_: Any) -> asyncio.Future[None]:
+    """Something to be awaited that was cancelled by others."""
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return future
+
+
+def generate(*_: Any) -> Any:
+    return (number for number in range(3))
+
+
+async def generate_later(*_: Any) -> Any:
+    yield 1
+
+
+BUGS: dict[str, Any] = {
+    "raises": crash,
+    "exits": raises(SystemExit),
+    "is interrupted": raises(KeyboardInterrupt),
+    "is cancelled": raises(asyncio.CancelledError),
+    "is closed": raises(GeneratorExit),
+    "raises a wrong refusal": lambda *_: BrokerError("no_such_code") and None,
+    "says false": lambda *_: False,
+    "says yes": lambda *_: "yes",
+    "generates": generate,
+    "generates later": lambda *_: generate_later(),
+    "raises later": crash_later,
+    "exits later": raises_later(SystemExit),
+    "is interrupted later": raises_later(KeyboardInterrupt),
+    "is cancelled later": raises_later(asyncio.CancelledError),
+    "is closed later": raises_later(GeneratorExit),
+    "cancels itself": cancel_itself,
+    "awaits what was cancelled": foreign_future,
+    "says yes later": yes_later,
+    "never ends": hang,
+    "never ends and will not be cancelled": never_let_go,
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("gate", GATES)
+async def test_no_gate_is_opened_by_a_bug_and_none_ends_the_broker(gate: str, bug: str, stats: Stats) -> None:
+    made = plugin("buggy")
+    setattr(type(made), gate, BUGS[bug])  # past the checks of the class
+    hooks = Hooks([made], stats, patience=0.01)
+    with pytest.raises(BrokerError) as refusal:
+        await ask(hooks, gate)
+    assert refusal.value.code in {"internal", "timeout"}
+    assert stats.plugin_errors == {"buggy": 1}
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+
+
+@pytest.mark.parametrize("gate", GATES)
+async def test_a_gate_that_says_nothing_lets_pass_and_one_that_refuses_says_why(gate: str, stats: Stats) -> None:
+    assert await ask(Hooks([plugin("fine", **{gate: lambda self, value: None})], stats), gate) is None
+    with pytest.raises(BrokerError) as refusal:
+        await ask(Hooks([plugin("strict", **{gate: refuse})], stats), gate)
+    assert refusal.value.code == "rate_limited"
+    assert not stats.plugin_errors
+
+
+async def test_only_a_handshake_may_be_answered_with_later() -> None:
+    later = plugin("later", on_handshake=lambda self, h: Undeclared(5), on_auth=lambda self, a: Undeclared(5))
+    assert await Hooks([later]).identify(HANDSHAKE) == Undeclared(5)
+    with pytest.raises(BrokerError, match="Something went wrong"):
+        await Hooks([later]).recognize(Auth(PEER, "t"))
+
+
+async def test_who_stops_waiting_for_a_gate_stops_the_gate_and_is_not_refused(stats: Stats) -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def wait(*_: Any) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    hooks = Hooks([plugin("slow", on_turn=wait)], stats)
+    asking = asyncio.ensure_future(ask(hooks, "on_turn"))
+    await begun.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await ended.wait()
+    assert not stats.plugin_errors
+
+
+async def test_who_stops_waiting_before_the_gate_has_begun_leaves_nothing_behind() -> None:
+    asking = asyncio.ensure_future(ask(Hooks([plugin("slow", on_turn=hang)]), "on_turn"))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):  # and no coroutine that was never awaited: warnings are errors
+        await asking
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+
+
+@pytest.mark.parametrize("bug", [bug for bug in BUGS if not bug.startswith(("never", "says", "generates", "raises a"))])
+@pytest.mark.parametrize("name", OBSERVERS)
+async def test_no_observer_s_bug_is_felt_and_each_is_counted(name: str, bug: str, stats: Stats) -> None:
+    told: list[str] = []
+    made, other = plugin("buggy"), plugin("other", **{name: lambda self, *args: told.append(name)})
+    setattr(type(made), name, BUGS[bug])
+    hooks = Hooks([made, other], stats)
+    hooks.observe(getattr(hooks, name), *(object() for _ in HOOKS[name].parameters))
+    assert told == [name]
+    await hooks.settled()
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+    assert stats.plugin_errors == ({"buggy": 1} if bug != "cancels itself" else {})
+
+
+@pytest.mark.parametrize("bug", [bug for bug in BUGS if not bug.startswith(("says", "raises a"))])
+async def test_no_action_s_bug_ends_the_broker_and_each_is_answered(bug: str, stats: Stats) -> None:
+    def act(peer: Peer, payload: object) -> object:
+        return BUGS[bug](peer, payload)
+
+    hooks = Hooks([plugin("buggy", actions=lambda self: {"break": act})], stats, acting=0.01)
+    with pytest.raises(BrokerError) as refusal:
+        await hooks.act(hooks.actions["break"], PEER, b"{}")
+    assert refusal.value.code == ("timeout" if bug.startswith("never ends") else "internal")
+    assert stats.plugin_errors == {"buggy": 1}
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}), return_exceptions=True)
+
+
+# -- trouble -------------------------------------------------------------------------------------
+
+
+def test_the_first_plugin_in_trouble_is_named_with_its_words() -> None:
+    fine, bad = plugin("fine"), plugin("bad", trouble=lambda self: "no keys were fetched yet")
+    assert Hooks([fine]).trouble() is None
+    assert Hooks([fine, bad]).trouble() == "plugin bad: no keys were fetched yet"
+    assert Hooks([fine, bad]).troubles() == {"bad": "no keys were fetched yet"}
+
+
+@pytest.mark.parametrize("bug", ["raises", "exits", "is cancelled", "says false", "generates", "raises later"])
+def test_a_plugin_that_cannot_say_how_it_fares_is_in_trouble(bug: str, stats: Stats) -> None:
+    made = plugin("buggy")
+    setattr(type(made), "trouble", lambda self: BUGS[bug]())  # noqa: B010 - mypy would mind the other form
+    assert str(Hooks([made], stats).trouble()).startswith("plugin buggy: cannot say how it fares")
+    assert stats.plugin_errors == {"buggy": 1}
 
 
 # -- observers -----------------------------------------------------------------------------------

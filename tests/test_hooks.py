@@ -1,5 +1,7 @@
 """The plugin API as classes: what is a hook, and what only looks like one."""
 
+from collections.abc import AsyncIterator, Iterator
+
 import attrs
 import pytest
 
@@ -44,3 +46,25 @@ def test_values_given_to_hooks_cannot_be_changed() -> None:
     turn = TurnRequest("s", Principal("ann"), b'"hi"')
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         turn.content = b'"other"'  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", ["on_control", "reload", "trouble"])
+def test_what_nothing_waits_for_cannot_be_async(name: str) -> None:
+    async def method(self: Plugin, value: object = None) -> None: ...
+
+    method.__name__ = name
+    with pytest.raises(TypeError, match=f"{name} must be plain, not async"):
+        type("Late", (Plugin,), {name: method})
+
+
+@pytest.mark.parametrize("name", ["on_message", "connected"])
+def test_a_hook_that_yields_is_refused_since_nothing_of_it_would_run(name: str) -> None:
+    def plain(self: Plugin, value: object) -> Iterator[None]:
+        yield
+
+    async def later(self: Plugin, value: object) -> AsyncIterator[None]:
+        yield
+
+    for method in (plain, later):
+        with pytest.raises(TypeError, match=f"{name} must not yield"):
+            type("Yielding", (Plugin,), {name: method})

@@ -1,6 +1,7 @@
 """Imports go one way (DESIGN section 2): read from the sources, also those inside functions and for types only."""
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,13 +13,14 @@ ROOT = Path(__file__).parents[1]
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "broker errors messages clock ids tasks stats logs traces",
-        "operations sessions config lag",
-        "protocol turns hooks",
+        "broker errors messages clock ids tasks stats logs traces fence trust watchdog listing descriptors",
+        "operations sessions config lag tickets load memory",
+        "protocol turns hooks reload",
         "offers plugin_files store agents",
         "dispatch actors",
-        "plugin_loader facade web testing",
-        "app client",
+        "plugin_record",
+        "plugin_loader facade web testing gauges drain",
+        "app client tokens",
         "process",
         "cli",
         "__main__",
@@ -34,13 +36,15 @@ PORTS = frozenset({"broker.store.port", "broker.agents.port"})
 """All that actors know of the store's engines and the agents' kinds."""
 
 FOREIGN = {
-    "aiohttp": frozenset({"web", "app", "agents", "client", "plugins"}),
+    "aiohttp": frozenset({"web", "agents", "client", "plugins"}),
     "pykka": frozenset({"actors", "web", "testing"}),
     "anthropic": frozenset({"agents"}),
     "httpx2": frozenset({"agents"}),
     "sqlite3": frozenset({"store"}),
     "click": frozenset({"cli"}),
     "ruamel": frozenset({"config"}),
+    "jwt": frozenset({"plugins"}),
+    "cryptography": frozenset({"plugins"}),
 }
 """Libraries, and the only parts that know of them."""
 
@@ -77,16 +81,25 @@ def modules(root: Path) -> Iterator[Module]:
     }
     for name, path in files.items():
         nodes = list(ast.walk(ast.parse(path.read_text(), filename=str(path))))
-        yield Module(name, frozenset(imports_of(nodes, frozenset(files))), frozenset(private_of(nodes)))
+        package = name if path.stem == "__init__" else name.rpartition(".")[0]
+        imports = imports_of(nodes, frozenset(files), package)
+        yield Module(name, frozenset(imports), frozenset(private_of(nodes)))
 
 
-def imports_of(nodes: list[ast.AST], known: frozenset[str]) -> Iterator[str]:
-    """Yield the modules imported; `from broker import clock` imports `broker.clock`."""
+def imports_of(nodes: list[ast.AST], known: frozenset[str], package: str) -> Iterator[str]:
+    """Yield the modules imported; `from broker import clock` imports `broker.clock`.
+
+    A plugin that is a folder is loaded by path under a name of the loader's, so that within it only relative imports
+    lead to its own parts; everywhere else imports are absolute.
+    """
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, "absolute imports only"
+            if node.level:
+                assert node.level == 1, "absolute imports only"
+                assert re.match(r"broker\.plugins\.\w+", package), "absolute imports only"
+                continue  # a part of the same folder, which may import all of the others
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 yield whole if whole in known else str(node.module)
@@ -197,8 +210,24 @@ def test_a_planted_violation_is_seen(tmp_path: Path, file: str, source: str, pro
     assert any(problem in text for text in found), found
 
 
-def test_a_relative_import_is_seen(tmp_path: Path) -> None:
-    (tmp_path / "broker").mkdir()
-    (tmp_path / "broker" / "clock.py").write_text("from . import errors")
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("broker/clock.py", "from . import errors"),
+        ("plugins/alone.py", "from . import metrics"),
+        ("plugins/folder/deep.py", "from .. import metrics"),
+    ],
+)
+def test_a_relative_import_is_seen(tmp_path: Path, file: str, source: str) -> None:
+    (tmp_path / file).parent.mkdir(parents=True)
+    (tmp_path / file).write_text(source)
     with pytest.raises(AssertionError, match="absolute imports only"):
         list(problems(tmp_path))
+
+
+def test_a_plugin_that_is_a_folder_may_import_its_own_parts_and_no_more_of_ours_than_others(tmp_path: Path) -> None:
+    folder = tmp_path / "plugins" / "folder"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("from . import deep\nfrom .deep import thing\nfrom broker.hooks import Plugin")
+    (folder / "deep.py").write_text("from broker.clock import Clock")
+    assert list(problems(tmp_path)) == ["broker.plugins.folder.deep imports broker.clock"]

@@ -87,7 +87,7 @@ def test_an_action_is_there_once() -> None:
 def test_a_route_is_there_once() -> None:
     get, also = (plugin(name, routes=lambda self: [Route("GET", "/x", serve)]) for name in ("get", "also"))
     post = plugin("post", routes=lambda self: [Route("POST", "/x", serve)])
-    assert [route.method for route in collect_routes([get, post])] == ["GET", "POST"]
+    assert [(m.plugin, m.route.method) for m in collect_routes([get, post])] == [("get", "GET"), ("post", "POST")]
     with pytest.raises(PluginRefused, match="plugins 'get' and 'also' both bring the route GET /x"):
         collect_routes([get, also])
 
@@ -105,3 +105,9 @@ def test_answers_are_encoded_and_bytes_taken_as_they_are() -> None:
     assert to_json(b'{"as":  "is"}') == b'{"as":  "is"}'
     with pytest.raises(TypeError):
         to_json(object())
+
+
+@pytest.mark.parametrize("text", [b"", b"nope", b"{} {}", b'"\xff"', b'{"a":1'])
+def test_bytes_that_are_no_json_are_not_sent(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"JSON|decode|truncated"):
+        to_json(text)

@@ -13,7 +13,10 @@ import pytest
 
 from broker import config
 from broker.hooks import Stats
-from broker.plugin_loader import Plugins, Status, describe, load
+from broker.listing import detail, table
+from broker.plugin_loader import Plugins, describe, load
+from broker.plugin_record import Status
+from broker.trust import Unsafe
 
 PLAIN = """
     from broker.hooks import Plugin
@@ -24,6 +27,14 @@ PLAIN = """
         def on_message(self, message):
             pass
 """
+
+BUILT_IN = {
+    path.stem: "disabled"
+    for path in (Path(__file__).parents[1] / "plugins").iterdir()
+    if path.suffix == ".py" or (path / "__init__.py").exists()
+    if not path.stem.startswith("_")
+}
+"""The plugins that come with the broker, as they are where none is named."""
 
 Write = Callable[..., Path]
 Load = Callable[..., Plugins]
@@ -90,7 +101,7 @@ def test_only_what_the_configuration_names_is_run(write: Write, load_yaml: Load)
     write("plain.py", PLAIN)
     write("bomb.py", "raise SystemExit('run')")
     plugins = load_yaml("plugins: {plain: {}}")
-    assert statuses(plugins) == {"plain": "enabled", "bomb": "disabled", "metrics": "disabled"}
+    assert statuses(plugins) == {**BUILT_IN, "plain": "enabled", "bomb": "disabled"}
     assert not plugins.problems
 
 
@@ -101,9 +112,8 @@ def test_without_the_block_nothing_is_loaded(write: Write, load_yaml: Load) -> N
 
 def test_built_ins_are_found_without_a_folder_of_drop_ins(load_yaml: Load) -> None:
     plugins = load_yaml("plugins: {metrics: {}}\nplugins_dir: nowhere")
-    assert [(record.name, record.status, record.found.source) for record in plugins.records if record.found] == [
-        ("metrics", Status.ENABLED, "built-in")
-    ]
+    assert statuses(plugins) == {**BUILT_IN, "metrics": "enabled"}
+    assert {record.found.source for record in plugins.records if record.found} == {"built-in"}
 
 
 def test_plugins_are_called_in_the_order_of_the_configuration(write: Write, load_yaml: Load) -> None:
@@ -117,7 +127,7 @@ def test_plugins_are_called_in_the_order_of_the_configuration(write: Write, load
 def test_files_that_are_no_plugins_are_left_alone(write: Write, load_yaml: Load) -> None:
     for name in ("_private.py", "notes.txt", "old.bak.py", ".hidden.py", "empty/readme.py", "__pycache__/plain.py"):
         write(name, PLAIN)
-    assert statuses(load_yaml("{}")) == {"metrics": "disabled"}
+    assert statuses(load_yaml("{}")) == BUILT_IN
 
 
 def test_the_folder_of_the_built_ins_is_not_read_twice(tmp_path: Path, load_yaml: Load) -> None:
@@ -135,6 +145,7 @@ def test_a_drop_in_takes_the_place_of_a_built_in(write: Write, load_yaml: Load) 
     record = load_yaml("plugins: {metrics: {}}").records[0]
     assert record.found is not None
     assert (record.found.source, record.found.path) == ("drop-in", path)
+    assert record.as_row()["hides"] == "built-in"
 
 
 def test_an_absolute_folder_may_be_anywhere_and_null_means_none(tmp_path: Path, write: Write, load_yaml: Load) -> None:
@@ -159,6 +170,34 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         monkeypatch.syspath_prepend(str(site))
 
     return install
+
+
+def test_a_module_inside_a_package_leaves_no_compiled_code_either(
+    tmp_path: Path, write: Write, load_yaml: Load
+) -> None:
+    write("pack/__init__.py", "from .inner.deep import Plain as Packed\nfrom broker.hooks import Plugin")
+    (tmp_path / "plugins/pack/inner").mkdir(mode=0o755)
+    write("pack/inner/__init__.py", "")
+    write("pack/inner/deep.py", PLAIN)
+    assert load_yaml("plugins: {pack: {}}").records[0].status == Status.ENABLED
+    assert not list((tmp_path / "plugins").rglob("__pycache__"))
+    write("pack/inner/deep.py", PLAIN.replace("1.2", "1.3"))
+    assert load_yaml("plugins: {pack: {}}").records[0].as_row()["version"] == "1.3"
+
+
+def test_an_inner_module_that_is_imported_late_is_looked_at_when_it_is(
+    tmp_path: Path, write: Write, load_yaml: Load
+) -> None:
+    write(
+        "pack/__init__.py",
+        PLAIN + "\n        def actions(self):\n            from . import inner\n            return {}\n",
+    )
+    inner = write("pack/inner.py", "")
+    plugins = load_yaml("plugins: {pack: {}}")
+    plugins.create(Lone())  # type: ignore[arg-type]
+    inner.chmod(0o666)
+    with pytest.raises(Unsafe, match="chmod go-w"):
+        plugins.instances[0].actions()
 
 
 @pytest.mark.parametrize("target", ["offer", "offer:Plain"])
@@ -238,8 +277,8 @@ def test_an_unknown_name_is_a_mistake_at_its_place_with_a_suggestion(
     plugins = load_yaml("plugins:\n  metrisc: {}\n")
     assert plugins.records[0].status == Status.NOT_FOUND
     assert rendered(plugins, tmp_path) == (
-        "config.yaml:2:3: plugins.metrisc: not found: there is no such plugin; there are: metrics, plain;"
-        " did you mean 'metrics'?\n"
+        "config.yaml:2:3: plugins.metrisc: not found: there is no such plugin; there are: "
+        f"{', '.join(sorted([*BUILT_IN, 'plain']))}; did you mean 'metrics'?\n"
         "    metrisc: {}\n"
         "    ^^^^^^^"
     )
@@ -385,7 +424,7 @@ async def test_plugins_stop_in_reverse_and_only_those_that_started(
     plugins, broker = load_yaml("plugins: {one: {}, two: {}, three: {}}"), Lone()
     plugins.create(broker)  # type: ignore[arg-type]
     await plugins.start()
-    assert statuses(plugins) == {"one": "enabled", "two": "start error", "three": "enabled", "metrics": "disabled"}
+    assert statuses(plugins) == {**BUILT_IN, "one": "enabled", "two": "start error", "three": "enabled"}
     assert "OSError: no disk" in rendered(plugins, tmp_path)
     await plugins.stop()
     await plugins.stop()
@@ -405,6 +444,115 @@ async def test_a_start_or_stop_that_hangs_is_cut_off(tmp_path: Path, write: Writ
     assert broker.told == ["last starts", "stuck starts", "last stops"]
 
 
+# -- reload --------------------------------------------------------------------------------------
+
+WILLING = """
+    import attrs
+    from broker.hooks import Count, Duration, Plugin, Secret
+
+    class Willing(Plugin):
+        @attrs.frozen
+        class Settings:
+            answer: str = "yes"
+            pause: Duration = 1.0
+            password: Secret = Secret("")
+
+        def reload(self, settings):
+            self.broker.told.append(settings)
+            if settings.answer == "fall":
+                self.settings = settings
+                raise SystemExit("no")
+            if settings.answer == "mumble":
+                return self.mumble()
+            return settings.answer == "yes"
+
+        async def mumble(self):
+            return True
+"""
+
+Reload = Callable[[str], list[str]]
+
+
+@pytest.fixture
+def running(tmp_path: Path, write: Write, load_yaml: Load) -> tuple[Plugins, Lone, Reload]:
+    """Two plugins of the same making that run, their broker, and a way to give them another file."""
+    write("one.py", WILLING)
+    write("two.py", WILLING)
+    (tmp_path / "key").write_text("first")
+    plugins, broker = load_yaml("plugins: {one: {password: !file key}, two: {}}"), Lone()
+    plugins.create(broker)  # type: ignore[arg-type]
+    assert not plugins.problems
+
+    def reload(text: str) -> list[str]:
+        (tmp_path / "config.yaml").write_text(text)
+        settings = config.load(tmp_path / "config.yaml", {}, {}).settings
+        return plugins.reload(settings.plugins, plugins.check(settings))
+
+    return plugins, broker, reload
+
+
+def test_each_changed_plugin_is_given_its_new_settings_and_the_others_are_left_alone(
+    running: tuple[Plugins, Lone, Reload],
+) -> None:
+    plugins, broker, reload = running
+    assert reload("plugins: {one: {password: !file key}, two: {pause: 5s}}") == []
+    assert [settings.pause for settings in broker.told] == [5.0]  # type: ignore[attr-defined]
+    assert [plugin.settings.pause for plugin in plugins.instances] == [1.0, 5.0]
+    assert reload("plugins: {one: {password: !file key}, two: {pause: 5s}}") == []
+    assert len(broker.told) == 1
+
+
+def test_a_secret_s_file_that_changed_counts_although_the_configuration_is_the_same(
+    tmp_path: Path, running: tuple[Plugins, Lone, Reload]
+) -> None:
+    plugins, _, reload = running
+    (tmp_path / "key").write_text("second")
+    assert reload("plugins: {one: {password: !file key}, two: {}}") == []
+    assert plugins.instances[0].settings.password.reveal() == "second"
+
+
+@pytest.mark.parametrize("answer", ["no", "fall", "mumble"])
+def test_a_plugin_that_does_not_take_its_settings_keeps_the_old_ones_and_is_named(
+    answer: str, running: tuple[Plugins, Lone, Reload]
+) -> None:
+    plugins, _, reload = running
+    text = f"plugins: {{one: {{answer: {answer}, password: !file key}}, two: {{pause: 5s}}}}"
+    assert reload(text) == ["plugins.one"]
+    assert [plugin.settings.answer for plugin in plugins.instances] == ["yes", "yes"]
+    assert plugins.instances[1].settings.pause == 5.0
+    assert reload(text) == ["plugins.one"], "it is asked again, and named again, until it is restarted"
+
+
+def test_with_one_mistake_anywhere_nothing_is_handed_over(
+    tmp_path: Path, running: tuple[Plugins, Lone, Reload]
+) -> None:
+    _, broker, reload = running
+    with pytest.raises(config.ConfigErrors) as refused:
+        reload("plugins:\n  one: {pause: 5s}\n  two: {pause: 5, answr: no}\n  twoo: {}\n")
+    assert broker.told == []
+    there = ", ".join(sorted([*BUILT_IN, "one", "two"]))
+    unknown = f"not found: there is no such plugin; there are: {there}; did you mean 'two'?"
+    assert [line for line in refused.value.render().splitlines() if "config.yaml" in line] == [
+        f"{tmp_path}/config.yaml:3:16: plugins.two.pause: a duration needs a unit; write 5s",
+        f"{tmp_path}/config.yaml:3:19: plugins.two.answr: unknown setting; did you mean 'answer'?",
+        f"{tmp_path}/config.yaml:4:3: plugins.twoo: {unknown}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "waiting"),
+    [
+        ("plugins: {one: {password: !file key}}", ["plugins.two"]),
+        ("plugins: {one: {password: !file key}, two: {}, metrics: {}}", ["plugins.metrics"]),
+        ("plugins: {two: {}, one: {password: !file key}}", ["the order of plugins"]),
+    ],
+)
+def test_plugins_that_come_go_or_change_places_need_a_restart(
+    text: str, waiting: list[str], running: tuple[Plugins, Lone, Reload]
+) -> None:
+    assert running[2](text) == waiting
+
+
 # -- broker plugins ------------------------------------------------------------------------------
 
 
@@ -420,10 +568,38 @@ def test_the_table_shows_what_there_is_and_how_it_fared(tmp_path: Path, write: W
         "version": "1.2",
         "source": "drop-in",
         "location": str(tmp_path / "plugins" / "plain.py"),
+        "hides": None,
+        "about": None,
         "hooks": ["on_message"],
+        "settings": {},
         "error": None,
     }
     assert rows["bad"]["status"] == "load error"
     assert "ZeroDivisionError" in rows["bad"]["error"]
     assert rows["metrics"]["status"] == "disabled"
     assert rows["metrics"]["location"].endswith(f"{os.sep}metrics.py")
+
+
+def test_settings_are_shown_as_they_are_written_and_secrets_never(tmp_path: Path, write: Write) -> None:
+    write("willing.py", WILLING)
+    (tmp_path / "key").write_text("hunter2")
+    file = tmp_path / "config.yaml"
+    file.write_text("plugins: {willing: {password: !file key, pause: 90s}}")
+    (row,) = [row for row in describe(config.load(file, {}, {})) if row["name"] == "willing"]
+    assert row["settings"] == {"answer": "yes", "pause": "1m30s", "password": "********"}
+    assert "hunter2" not in detail(row) + table([row], 80)
+
+
+def test_the_rows_of_a_running_broker_say_how_each_fares(write: Write, load_yaml: Load) -> None:
+    write("plain.py", PLAIN)
+    plugins, stats = load_yaml("plugins: {plain: {}}"), Stats()
+    stats.plugin_errors["plain"] += 3
+    stats.blocked["plain"] += 1
+    row = plugins.rows(stats, {"plain": "no disk"})[0]
+    assert (row["name"], row["started"], row["errors"], row["blocked"], row["trouble"]) == (
+        "plain",
+        False,
+        3,
+        1,
+        "no disk",
+    )

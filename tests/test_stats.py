@@ -22,11 +22,8 @@ def test_two_brokers_do_not_share_their_counts() -> None:
 
 def test_gauges_are_nothing_until_the_core_says_how_to_read_them() -> None:
     stats = Stats()
-    assert (stats.store_backlog(), stats.outbox_bytes(), stats.loop_lag_seconds(), stats.mailbox_depth()) == (
-        0,
-        0,
-        0,
-        {},
-    )
+    assert (stats.store_backlog(), stats.loop_lag_seconds(), stats.connections_limit()) == (0, 0, 0)
+    assert (stats.ready(), stats.store_up()) == (False, False)
+    assert (list(stats.outboxes()), list(stats.mailboxes()), stats.agents(), stats.plugins()) == ([], [], {}, {})
     stats.store_backlog = lambda: 7
     assert stats.store_backlog() == 7

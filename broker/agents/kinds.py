@@ -1,5 +1,7 @@
 """From an agent's profile in the configuration to the agent kind that serves it."""
 
+from collections import Counter
+
 from broker.agents.acp.agent import AcpAgent
 from broker.agents.claude.agent import AnthropicAgent
 from broker.agents.echo.agent import EchoAgent
@@ -18,12 +20,13 @@ from broker.config.profiles import (
 __all__ = ["kind_for"]
 
 
-def kind_for(profile: AgentProfile, mark: str | None = None) -> AgentKind:
+def kind_for(profile: AgentProfile, mark: str | None = None, errors: Counter[str] | None = None) -> AgentKind:
     """Return what serves `profile`; nothing is started by that.
 
     Args:
         profile: the profile.
         mark: what the environment of the processes that it starts says of whose they are (`broker.agents.acp.orphans`).
+        errors: where those that an agents-server is sent are counted, by code.
     """
     match profile:
         case EchoProfile():
@@ -33,7 +36,7 @@ def kind_for(profile: AgentProfile, mark: str | None = None) -> AgentKind:
                 profile.command, profile.env, profile.process, profile.protocol, profile.capacity or None, mark
             )
         case WebSocketProfile():
-            return WebSocketAgent(profile.url, profile.headers, reattach=profile.reattach)
+            return WebSocketAgent(profile.url, profile.headers, reattach=profile.reattach, errors=errors)
         case WorkerProfile():
             return WorkerAgent(reattach=profile.reattach)
         case AnthropicProfile():

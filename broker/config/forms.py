@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 
 import attrs
 
-__all__ = ["HttpUrl", "Network", "Origin", "Rule", "SocketUrl", "StoreUrl", "is_loopback"]
+__all__ = ["Host", "HttpUrl", "Network", "Origin", "Rule", "SocketUrl", "StoreUrl", "is_loopback"]
 
 _ORIGIN: Final = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::([0-9]{1,5}))?", re.ASCII)
+_HOST: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?", re.ASCII)
 _DEFAULT_PORT: Final = {"http": "80", "https": "443"}
 
 
@@ -39,6 +40,16 @@ def check_origin(text: str) -> None:
         raise ValueError("expected https://host or https://host:port in lower case, without a path")
     if match[3] is not None and match[3] == _DEFAULT_PORT.get(match[1]):
         raise ValueError(f"browsers leave the port {match[3]} out; write {match[1]}://{match[2]}")
+
+
+def check_name(text: str) -> None:
+    """Refuse what no browser would put before the port in a Host header.
+
+    Raises:
+        ValueError: it is not a name in lower case, without scheme and port; one of other scripts is written `xn--…`.
+    """
+    if not _HOST.fullmatch(text):
+        raise ValueError("expected a name in lower case such as chat.example.org, without scheme and port")
 
 
 def check_network(text: str) -> None:
@@ -92,6 +103,7 @@ def is_loopback(host: str) -> bool:
 
 
 Origin = Annotated[str, Rule(check_origin)]
+Host = Annotated[str, Rule(check_name)]
 Network = Annotated[str, Rule(check_network)]
 StoreUrl = Annotated[str, Rule(check_store)]
 SocketUrl = Annotated[str, Rule(partial(check_url, ("ws", "wss")))]

@@ -61,6 +61,7 @@ def load(
     if root.value is None:
         root = attrs.evolve(root, value={})
     problems += overlay(root, environ, overrides)
+    problems += _unwritable(root)
     settings, mistakes = _structured(root)
     blamed = [problem.path for problem in problems + mistakes]
     problems += mistakes
@@ -70,6 +71,24 @@ def load(
     if problems or settings is None:
         raise ConfigErrors(problems)
     return Loaded(settings, dict(_origins(root)), path, root)
+
+
+def _unwritable(node: Located, name: str = "") -> Iterator[Problem]:
+    """Yield what holds half a character (a lone surrogate): it could be neither shown nor sent."""
+    if _is_half(name):
+        yield Problem(node.path, "as a name: holds half a character", node.key)
+    if isinstance(node.value, str) and _is_half(node.value):
+        yield Problem(node.path, "holds half a character, such as a byte that is not UTF-8", node.place)
+    elif isinstance(node.value, dict):
+        for key, child in node.value.items():
+            yield from _unwritable(child, key)
+    elif isinstance(node.value, list):
+        for child in node.value:
+            yield from _unwritable(child)
+
+
+def _is_half(text: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def _structured(root: Located) -> tuple[Settings | None, list[Problem]]:

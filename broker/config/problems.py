@@ -31,7 +31,7 @@ class Problem:
         """Return `file:line:column: path: message`, the line and carets under it (PROTOCOL section 7)."""
         place = self.place
         at = f"{place.source}:{place.line}:{place.column}" if place.line else place.source
-        head = ": ".join(part for part in (at, self.path, self.message) if part)
+        head = _printable(": ".join(part for part in (at, self.path, self.message) if part))
         if not place.text.strip():
             return head
         text, start = place.text, place.column - 1
@@ -60,6 +60,11 @@ class ConfigErrors(Exception):  # noqa: N818 - it holds several, each of them an
 
     def __str__(self) -> str:
         return self.render()
+
+
+def _printable(text: str) -> str:
+    """Return text without what would steer a terminal or cannot be written: a message may quote the file."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
 
 
 def suggest(word: str, known: Iterable[str]) -> str:

@@ -202,6 +202,8 @@ class _Builder:
         try:
             with (self._folder / name).expanduser().open(encoding="utf-8") as file:
                 line = file.readline(MAX_BYTES).strip()
+                if line.startswith("-----BEGIN "):  # a key or certificate in PEM, whose lines belong together
+                    line = f"{line}\n{file.read(MAX_BYTES)}"
         except (OSError, UnicodeDecodeError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
             self._note(path, f"the file {name} cannot be read: {reason}", place)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import attrs
 from msgspec import Meta
 
-from broker.config.forms import Network, Origin, StoreUrl
+from broker.config.forms import Host, Network, Origin, StoreUrl
 from broker.config.profiles import (
     AcpProfile,
     AgentProfile,
@@ -54,8 +54,9 @@ class Listen:
         host: Address to bind.
         port: TCP port; 0 takes any free one.
         origins: Browser origins admitted beside the broker's own pages, such as https://chat.example.org.
+        hosts: Names the broker is known by, such as chat.example.org, beside this machine's own and those of origins.
         max_connections: Sockets open at the same time.
-        trusted_proxies: Addresses or networks whose X-Forwarded-For is believed.
+        trusted_proxies: Addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are believed.
         insecure: Listen beyond loopback although nobody has to show a token.
         compression: Offer permessage-deflate; costs CPU and memory per socket.
         default_protocol: What a client speaks that offers no subprotocol.
@@ -64,6 +65,7 @@ class Listen:
     host: Text = "127.0.0.1"
     port: Port = 3000
     origins: tuple[Origin, ...] = ()
+    hosts: tuple[Host, ...] = ()
     max_connections: Count = 10_000
     trusted_proxies: tuple[Network, ...] = ()
     insecure: bool = False

@@ -13,7 +13,7 @@ from broker.config.secret import HIDDEN, Secret
 from broker.config.tree import Located, is_secret_name, mask
 from broker.config.units import Unit
 
-__all__ = ["Leaf", "as_data", "as_yaml", "leaves"]
+__all__ = ["Leaf", "as_data", "as_yaml", "leaves", "summary"]
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./:+-]*(?<!:)", re.ASCII)
 _COMMENT_COLUMN: Final = 44
@@ -60,6 +60,36 @@ def as_yaml(loaded: Loaded) -> Iterator[str]:
         open_blocks = leaf.names[:-1]
         line = f"{'  ' * len(open_blocks)}{_text(leaf.names[-1])}: {_text(leaf.value)}"
         yield f"{line:<{_COMMENT_COLUMN}}  # {leaf.origin}"
+
+
+def summary(settings: Any) -> Any:
+    """Return settings that were made into a class, such as a plugin's, as values for JSON; secrets hidden."""
+    return _summary(settings, None, hidden=False)
+
+
+def _summary(value: Any, kind: Any, *, hidden: bool) -> Any:
+    if attrs.has(type(value)) and not isinstance(value, Secret):
+        return {
+            field.name: _summary(
+                getattr(value, field.name),
+                field.type,
+                hidden=bool(field.metadata.get("secret")) or is_secret_name(field.name),
+            )
+            for field in attrs.fields(type(value))
+            if field.init and not field.name.startswith("_")
+        }
+    if isinstance(value, dict):
+        inner = get_args(kind)[1] if get_origin(kind) is dict else None
+        return {
+            str(name): _summary(child, inner, hidden=hidden or is_secret_name(str(name)))
+            for name, child in value.items()
+        }
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_summary(child, None, hidden=hidden) for child in value]
+    if hidden and isinstance(value, str):
+        return HIDDEN if value else ""
+    shown = _shown(value, kind)
+    return shown if shown is None or isinstance(shown, str | int | float | bool) else str(shown)
 
 
 def _walk(value: Any, kind: Any, names: tuple[str, ...], origins: dict[str, str], *, hidden: bool) -> Iterator[Leaf]:

@@ -6,6 +6,7 @@ are made of, such as `Duration`, are here too. With `broker.messages` and `broke
 plugin imports of ours; docs/plugins.md explains it by example.
 """
 
+from broker.config.forms import Network
 from broker.config.secret import Secret
 from broker.config.units import ByteRate, Count, Duration, Percent, Positive, Rate, Size
 from broker.hooks.offered import ActionHandler, Broker, Route
@@ -39,6 +40,7 @@ __all__ = [
     "Histogram",
     "Hook",
     "Inbound",
+    "Network",
     "NoSettings",
     "Peer",
     "Percent",

@@ -29,11 +29,14 @@ class Route:
         method: such as `GET`.
         path: in aiohttp's syntax, such as `/hello/{name}`.
         handler: takes an `aiohttp.web.Request`, returns an `aiohttp.web.StreamResponse`.
+        scope: what one must have to ask, such as `api`; the handler finds who asks, a `Principal`, under
+            `request["principal"]`. None opens the route to everybody who reaches the port, and nobody is told apart.
     """
 
     method: str
     path: str
     handler: Callable[[Any], Awaitable[Any]]
+    scope: str | None = None
 
 
 class Broker(Protocol):
@@ -80,4 +83,8 @@ class Broker(Protocol):
         """
 
     def spawn(self, work: Coroutine[Any, Any, Any], *, name: str) -> Task[Any]:
-        """Run `work` in the background: named, its failure logged, cancelled when the broker stops."""
+        """Run `work` in the background: named, its failure logged, cancelled when the broker stops.
+
+        Raises:
+            BrokerError: `overloaded`: a thousand tasks that run the same code have not ended yet.
+        """

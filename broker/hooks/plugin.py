@@ -45,6 +45,9 @@ class Hook:
 HOOKS: Final[dict[str, Hook]] = {}
 """Every hook by name, in the order in which `Plugin` declares them."""
 
+_PLAIN: Final = frozenset({"on_control", "reload", "trouble"})
+"""Methods that are called where nothing can wait."""
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -109,8 +112,10 @@ class Plugin:
                 raise TypeError(f"{name} is no hook" + (f"; did you mean {near[0]}?" if near else ""))
             if name in HOOKS:
                 _check_signature(method, HOOKS[name])
-            if name == "on_control" and inspect.iscoroutinefunction(method):
-                raise TypeError("on_control must be plain: no frame waits for an answer")
+            if name in _PLAIN and inspect.iscoroutinefunction(method):
+                raise TypeError(f"{name} must be plain, not async: nothing waits for its answer")
+            if name in HOOKS and (inspect.isgeneratorfunction(method) or inspect.isasyncgenfunction(method)):
+                raise TypeError(f"{name} must not yield: nothing of it would ever run")
 
     async def start(self) -> None:
         """Get ready; the broker does not listen yet. An exception stops the broker's start."""
@@ -120,6 +125,8 @@ class Plugin:
 
     def reload(self, settings: Any) -> bool:
         """Take over settings that changed while running (SIGHUP), all or nothing; return False if that takes a restart.
+
+        Where it returns True, `self.settings` is the new one afterwards; where it does not, or raises, the old one.
 
         Args:
             settings: a new instance of `Settings`, checked.

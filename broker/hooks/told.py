@@ -1,9 +1,13 @@
-"""What hooks are given, and what a gate may answer: values."""
+"""What hooks are given, and what a gate may answer: values.
+
+Those that are made for every message are msgspec's, which it makes in a fifth of the time.
+"""
 
 from collections.abc import Mapping
 from typing import Literal
 
 import attrs
+import msgspec
 
 from broker.messages import Principal
 
@@ -84,8 +88,7 @@ class Auth:
     token: str = attrs.field(repr=False)
 
 
-@attrs.frozen
-class Inbound:
+class Inbound(msgspec.Struct, frozen=True, gc=False):
     """One message of a client, before anything is done about it; `size` is its length in bytes."""
 
     peer: Peer
@@ -93,8 +96,7 @@ class Inbound:
     size: int
 
 
-@attrs.frozen
-class Control:
+class Control(msgspec.Struct, frozen=True, gc=False):
     """A frame of a client that is no message: a ping, a pong, or a piece of a message that is not its last.
 
     Attributes:
@@ -108,8 +110,7 @@ class Control:
     size: int
 
 
-@attrs.frozen
-class Permission:
+class Permission(msgspec.Struct, frozen=True, gc=False):
     """Somebody is about to do something to something.
 
     Attributes:

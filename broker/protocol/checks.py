@@ -7,8 +7,9 @@ import msgspec
 
 from broker.errors import BrokerError
 from broker.protocol.native import invalid
+from broker.protocol.payloads import Send
 
-__all__ = ["check_content", "check_name"]
+__all__ = ["check_content", "check_name", "check_recipients"]
 
 
 def check_name(name: str, field: str) -> None:
@@ -19,6 +20,16 @@ def check_name(name: str, field: str) -> None:
     """
     if not name.isprintable():
         raise BrokerError("invalid_message", "A name consists of printable characters.", field=field)
+
+
+def check_recipients(send: Send) -> None:
+    """Refuse what is sent to nobody.
+
+    Raises:
+        BrokerError: `invalid_message`.
+    """
+    if not send.to.connections and not send.to.users:
+        raise BrokerError("invalid_message", "Say whom it is for.", field="$.payload.to", hint="connections or users")
 
 
 @attrs.define

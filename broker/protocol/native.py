@@ -17,7 +17,10 @@ from broker.protocol.outgoing import (
     Outgoing,
     Request,
     Response,
+    Restarting,
     RoomEvent,
+    RoomLeft,
+    SessionDetached,
     SessionRecord,
     SessionReset,
     Welcome,
@@ -27,6 +30,7 @@ __all__ = ["NATIVE", "NativeFormat", "invalid"]
 
 MAX_ID: Final = 128
 """Characters a client's request id may have (PROTOCOL section 2)."""
+_NO_LONGER: Final = {"code": "forbidden", "message": "You may not see this any more."}
 _EMPTY: Final = msgspec.Raw(b"{}")
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -149,6 +153,18 @@ def _reset(value: SessionReset) -> bytes:
     return _of_session("session.reset", value.session_id, data)
 
 
+def _detached(value: SessionDetached) -> bytes:
+    return _of_session("session.detached", value.session_id, _NO_LONGER)
+
+
+def _left(value: RoomLeft) -> bytes:
+    return _encode({"type": "notification", "event": "room.left", "room": value.room, "data": _NO_LONGER})
+
+
+def _restarting(value: Restarting) -> bytes:
+    return _encode({"type": "notification", "event": "restarting", "data": {"retry_after": value.retry_after}})
+
+
 def _of_session(event: str, session_id: str, data: dict[str, Any]) -> bytes:
     return _encode({"type": "notification", "event": event, "session_id": session_id, "data": data})
 
@@ -163,6 +179,9 @@ _ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
     Welcome: _welcome,
     CaughtUp: _caught_up,
     SessionReset: _reset,
+    SessionDetached: _detached,
+    RoomLeft: _left,
+    Restarting: _restarting,
 }
 
 NATIVE: Final = NativeFormat()

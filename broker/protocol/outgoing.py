@@ -18,7 +18,10 @@ __all__ = [
     "Parcel",
     "Request",
     "Response",
+    "Restarting",
     "RoomEvent",
+    "RoomLeft",
+    "SessionDetached",
     "SessionRecord",
     "SessionReset",
     "Welcome",
@@ -31,12 +34,12 @@ class Request:
 
     Attributes:
         action: a name of PROTOCOL 2a, or a plugin's.
-        payload: JSON, as it came.
+        payload: JSON, as it came; left out of `repr`, since a token may stand in it.
         id: the client's own id of the request; None if it wants no response.
     """
 
     action: str
-    payload: bytes
+    payload: bytes = attrs.field(repr=False)
     id: str | None = None
 
 
@@ -96,6 +99,27 @@ class SessionReset:
 
 
 @attrs.define
+class SessionDetached:
+    """The session is shown no longer, since whose connection it is may not see it any more."""
+
+    session_id: str
+
+
+@attrs.define
+class RoomLeft:
+    """The room is shown no longer, since whose connection it is may not be in it any more."""
+
+    room: str
+
+
+@attrs.define
+class Restarting:
+    """The broker is about to stop, and the connection with it: come back after so many seconds, each its own."""
+
+    retry_after: float
+
+
+@attrs.define
 class RoomEvent:
     """An event of a room; `seq` only in a room with history. `sender` and `data` are JSON."""
 
@@ -123,7 +147,20 @@ class Direct:
     data: bytes
 
 
-Outgoing = Welcome | Response | Failure | SessionRecord | CaughtUp | SessionReset | RoomEvent | Broadcast | Direct
+Outgoing = (
+    Welcome
+    | Response
+    | Failure
+    | SessionRecord
+    | CaughtUp
+    | SessionReset
+    | SessionDetached
+    | RoomEvent
+    | RoomLeft
+    | Restarting
+    | Broadcast
+    | Direct
+)
 
 
 class Format(Protocol):

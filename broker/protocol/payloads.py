@@ -15,6 +15,7 @@ from broker.protocol.native import invalid
 __all__ = [
     "Answer",
     "Attach",
+    "Auth",
     "Cancel",
     "Configure",
     "Create",
@@ -30,12 +31,14 @@ __all__ = [
     "Send",
     "Share",
     "Start",
+    "Trace",
     "Update",
     "decode",
 ]
 
 T = TypeVar("T")
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Token = Annotated[str, msgspec.Meta(min_length=1, max_length=16_384)]
 OwnId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._~-]{1,128}$(?!\n)")]
 RoomName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 EventName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
@@ -43,6 +46,22 @@ Title = Annotated[str, msgspec.Meta(max_length=500)]
 Seq = Annotated[int, msgspec.Meta(ge=1)]
 After = Annotated[int, msgspec.Meta(ge=-1)]
 Options = Annotated[dict[Id, Any], msgspec.Meta(max_length=64)]
+Content = Annotated[
+    msgspec.Raw,
+    msgspec.Meta(
+        extra_json_schema={
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {"type": "object", "properties": {"type": {"type": "string"}}, "required": ["type"]},
+                },
+            ]
+        }
+    ),
+]
+"""Kept as it came; what it has to be is looked at by `broker.protocol.checks`."""
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 _NULL: Final = msgspec.Raw(b"null")
 
@@ -65,6 +84,20 @@ class Attach:
     session_id: Id
     after_seq: After = 0
     epoch: str | None = None
+
+
+@attrs.define
+class Auth:
+    """`auth`; the token is left out of `repr`."""
+
+    token: Token = attrs.field(repr=False)
+
+
+@attrs.define
+class Trace:
+    """`trace`: of a turn, a message or an internal error, by its id."""
+
+    id: Id
 
 
 @attrs.define
@@ -125,7 +158,7 @@ class Start:
 
     session_id: Id
     client_msg_id: Id
-    content: msgspec.Raw
+    content: Content
     if_busy: Literal["queue", "reject", "interrupt"] = "queue"
     retry_of: Id | None = None
 
@@ -136,7 +169,7 @@ class Edit:
 
     session_id: Id
     turn_id: Id
-    content: msgspec.Raw
+    content: Content
 
 
 @attrs.define
@@ -217,7 +250,7 @@ class Send:
 _DECODERS: Final[dict[type, msgspec.json.Decoder[Any]]] = {
     cls: msgspec.json.Decoder(cls)
     for cls in (
-        *(Create, Attach, Named, Listing, History, Update, Share, Configure),
+        *(Auth, Trace, Create, Attach, Named, Listing, History, Update, Share, Configure),
         *(Start, Edit, Drop, Cancel, Answer),
         *(Join, RoomNamed, Publish, RoomHistory, Send),
     )

@@ -165,6 +165,12 @@ class MemoryReader:
         end = len(rows) if before is None else bisect_left(rows, before, key=_age)
         return rows[max(end - limit, 0) : end][::-1]
 
+    def rooms(self, after: str, *, limit: int) -> list[LogRow]:
+        """Return the logs of rooms whose names come after this one, in the order of their UTF-8."""
+        with self._lock:
+            rows = [log.row() for log in self._logs.values() if log.name.startswith(ROOM)]
+        return sorted((row for row in rows if row.name > ROOM + after), key=_name)[:limit]
+
     def turns(self, session_id: str) -> list[TurnRow]:
         """Return all turns of a session, in the order in which they were accepted."""
         with self._lock:
@@ -182,6 +188,10 @@ class MemoryReader:
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
+
+
+def _name(row: LogRow) -> str:
+    return row.name  # Python orders text by code points, which is the order of UTF-8
 
 
 def _age(row: SessionRow) -> tuple[int, str]:

@@ -36,7 +36,7 @@ class Page:
     def select(self, source: str) -> str:
         """Return the statement that gathers the rows of `source`, a SELECT of (at least) these columns."""
         cells = ", ".join((*self.plain, *(f"length({blob})" for blob in self.blobs)))
-        body = " || ".join(f"CAST(coalesce({blob}, '') AS TEXT)" for blob in self.blobs)
+        body = " || ".join(f"CAST(coalesce({blob}, '') AS TEXT)" for blob in self.blobs) or "''"
         return (
             f"SELECT json_group_array(json_array({cells})), CAST(group_concat({body}, '') AS BLOB) "  # noqa: S608
             f"FROM ({source})"

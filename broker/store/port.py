@@ -35,6 +35,9 @@ class Reader(Protocol):
     ) -> list[SessionRow]:
         """Return sessions of `owner` (or of everyone), newest first, those older than `before` (created_at, id)."""
 
+    def rooms(self, after: str, *, limit: int) -> list[LogRow]:
+        """Return the logs of rooms whose names come after this one, in the order of their UTF-8."""
+
     def turns(self, session_id: str) -> list[TurnRow]:
         """Return all turns of a session, in the order in which they were accepted."""
 

@@ -10,7 +10,7 @@ from broker.messages import LogRow, Record, SessionRow, TurnRow
 from broker.sessions import CONVERSATION
 from broker.store.faults import explain
 from broker.store.pages import Page
-from broker.store.rules import SESSION
+from broker.store.rules import ROOM, SESSION
 
 __all__ = ["SqliteReader"]
 
@@ -31,6 +31,12 @@ _SESSIONS: Final = Page(
     ("session_id", "owner", "agent", "workspace_dir", "title", "closed", "created_at", "updated_at"),
     ("variables", "members"),
 )
+_ROOMS: Final = Page(("name", "epoch", "head", "floor", "created_at", "updated_at", "bytes"), ())
+_NEXT_ROOMS: Final = _ROOMS.select(
+    f"SELECT {_ROOMS.columns} FROM logs WHERE name > ? AND name < ? ORDER BY name LIMIT ?"  # noqa: S608
+)
+_PAST_ROOMS: Final = ROOM[:-1] + chr(ord(ROOM[-1]) + 1)
+"""What comes after all names of rooms."""
 _TURNS: Final = Page(("turn_id", "seq", "user", "client_msg_id", "state", "outcome"), ("digest", "content"))
 _TURNS_OF: Final = _TURNS.select(f"SELECT {_TURNS.columns} FROM turns WHERE log = {_LOG} ORDER BY seq")  # noqa: S608
 _OPEN: Final = (
@@ -109,6 +115,12 @@ class SqliteReader:
             values += before
         where = f"WHERE {' AND '.join(terms)} " if terms else ""
         return self._sessions(f"{where}ORDER BY created_at DESC, session_id DESC LIMIT ?", (*values, limit))
+
+    def rooms(self, after: str, *, limit: int) -> list[LogRow]:
+        """Return the logs of rooms whose names come after this one, in the order of their UTF-8."""
+        with self._explained():
+            rows = _ROOMS.read(self._connection, _NEXT_ROOMS, (ROOM + after, _PAST_ROOMS, limit))
+        return [LogRow(*row) for row in rows]
 
     def turns(self, session_id: str) -> list[TurnRow]:
         """Return all turns of a session, in the order in which they were accepted."""

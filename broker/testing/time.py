@@ -54,6 +54,10 @@ class ManualClock:
                 timer.callback()
         self._seconds = end
 
+    def jump(self, seconds: float) -> None:
+        """Set the wall clock alone, forward or (below 0) back, as an administrator or NTP may."""
+        self._began += round(seconds * 1000)
+
     @property
     def waiting(self) -> int:
         """How many timers were set and have neither fallen due nor been cancelled."""

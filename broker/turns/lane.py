@@ -116,8 +116,12 @@ class Lane:
 
     def halt(self, reason: str, *, now: float) -> None:
         """End what runs and start nothing more: the broker stops, and queued turns go on after it (P5)."""
-        self._halted = True
+        self.rest()
         self.lose(reason, now=now)
+
+    def rest(self) -> None:
+        """Start nothing more, since the broker stops soon; what runs may end."""
+        self._halted = True
 
     def flush(self) -> None:
         """Write the text that waits; to be called before somebody else writes a record to the log (PROTOCOL 3a)."""

@@ -11,11 +11,12 @@ from broker.errors import BrokerError
 from broker.ids import new_id
 from broker.messages import Principal, SessionRow
 from broker.protocol import payloads
-from broker.protocol.checks import check_content, check_name
+from broker.protocol.checks import check_content, check_name, check_recipients
 from broker.sessions import check_workspace
 from broker.web.caller import ActionRow, Caller
+from broker.web.login import FollowReply, authenticate
 from broker.web.services import Services, to_json
-from broker.web.tracing import TurnReply
+from broker.web.tracing import TurnReply, shown, trace_data
 from broker.web.views import before_of, encode_events, encode_messages, encode_records, sessions_page
 
 __all__ = ["ACTIONS", "new_session"]
@@ -24,19 +25,22 @@ ACTIONS: Final[dict[str, ActionRow]] = {}
 Run = Callable[[Caller, Any, str | None], Awaitable[None] | None]
 
 
-def _action(name: str, payload: type | None = None, resource: str | None = None) -> Callable[[Run], Run]:
+def _action(
+    name: str, payload: type | None = None, resource: str | None = None, *, free: bool = False
+) -> Callable[[Run], Run]:
     """Enter a function into the table.
 
     Args:
         name: what clients call it.
         payload: the class of its payload; None to leave it as the bytes it came as.
         resource: the payload's attribute that names what it is about.
+        free: whether plugins are not asked if somebody may do it.
     """
 
     def enter(run: Run) -> Run:
         decode = bytes if payload is None else partial(payloads.decode, payload)
         about = (lambda _: None) if resource is None else (lambda value: getattr(value, resource))
-        ACTIONS[name] = ActionRow(name, run, decode, about)
+        ACTIONS[name] = ActionRow(name, run, decode, about, free)
         return run
 
     return enter
@@ -45,7 +49,7 @@ def _action(name: str, payload: type | None = None, resource: str | None = None)
 # -- connections ------------------------------------------------------------------------------------
 
 
-@_action("ping")
+@_action("ping", free=True)
 def _ping(caller: Caller, _: bytes, request_id: str | None) -> None:
     caller.respond(request_id, to_json({"at": rfc3339(caller.services.clock.now())}))
 
@@ -66,8 +70,7 @@ def _broadcast(caller: Caller, payload: bytes, request_id: str | None) -> None:
 
 @_action("send", payloads.Send)
 def _send(caller: Caller, send: payloads.Send, request_id: str | None) -> None:
-    if not send.to.connections and not send.to.users:
-        raise BrokerError("invalid_message", "Say whom it is for.", field="$.payload.to", hint="connections or users")
+    check_recipients(send)
     targets = SendTo(tuple(send.to.connections), tuple(send.to.users), caller.sender, bytes(send.data))
     caller.to_registry(targets, request_id, _delivered)
 
@@ -77,9 +80,15 @@ def _get_connections(caller: Caller, _: bytes, request_id: str | None) -> None:
     caller.to_registry(Connections(detailed="admin" in caller.peer.principal.scopes), request_id)
 
 
-@_action("auth")
-def _auth(_caller: Caller, _: bytes, _request_id: str | None) -> None:
-    raise BrokerError("unavailable", "No auth plugin is loaded, so there is nobody to show a token to.")
+@_action("auth", payloads.Auth, free=True)
+async def _auth(caller: Caller, auth: payloads.Auth, request_id: str | None) -> None:
+    await authenticate(caller, auth.token, request_id)
+
+
+@_action("trace", payloads.Trace, "id")
+async def _trace(caller: Caller, trace: payloads.Trace, request_id: str | None) -> None:
+    found = await shown(caller.services, trace.id, caller.peer.principal)
+    caller.respond(request_id, to_json(trace_data(found, trace.id)))
 
 
 # -- sessions ---------------------------------------------------------------------------------------
@@ -116,14 +125,15 @@ def _session_create(caller: Caller, create: payloads.Create, request_id: str | N
     caller.may_follow()
     by = caller.peer.principal
     row = new_session(caller.services, create, by)
-    caller.to_registry(CreateSession(row, create.session_id is not None, by, caller.ref), request_id)
+    creation = CreateSession(row, create.session_id is not None, by, caller.ref)
+    caller.services.registry.request(creation, FollowReply(caller, request_id))
 
 
 @_action("session.attach", payloads.Attach, "session_id")
 def _session_attach(caller: Caller, attach: payloads.Attach, request_id: str | None) -> None:
     caller.may_follow()
     operation = ops.Attach(caller.peer.principal, caller.ref, attach.after_seq, attach.epoch)
-    caller.to_session(attach.session_id, operation, request_id)
+    caller.hand_to_session(attach.session_id, operation, FollowReply(caller, request_id))
 
 
 @_action("session.detach", payloads.Named, "session_id")
@@ -144,7 +154,7 @@ def _session_delete(caller: Caller, named: payloads.Named, request_id: str | Non
 @_action("session.list", payloads.Listing)
 async def _session_list(caller: Caller, listing: payloads.Listing, request_id: str | None) -> None:
     before, user = before_of(listing.cursor), caller.peer.principal.user
-    rows = await caller.services.store.read("sessions", user, everyone=False, limit=listing.limit, before=before)
+    rows = await caller.services.store.read("sessions", user, everyone=False, limit=listing.limit + 1, before=before)
     caller.respond(request_id, to_json(sessions_page(rows, listing.limit)))
 
 
@@ -219,7 +229,7 @@ def _room_join(caller: Caller, join: payloads.Join, request_id: str | None) -> N
     caller.may_follow()
     peer = caller.peer
     operation = ops.Join(peer.principal, caller.ref, peer.connection_id, join.after_seq, join.epoch)
-    caller.to_room(join.room, operation, request_id)
+    caller.hand_to_room(join.room, operation, FollowReply(caller, request_id))
 
 
 @_action("room.leave", payloads.RoomNamed, "room")

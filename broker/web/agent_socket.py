@@ -5,44 +5,47 @@ An agent needs the scope `agent`. Who comes without it, with a bad token or for 
 """
 
 import asyncio
-from typing import Final
 
 import attrs
 from aiohttp import web
 from loguru import logger
 
-from broker.agents.remote.carrier import CLOSE_SECONDS, Carrier
-from broker.agents.remote.frames import FRAME_LIMIT, SUBPROTOCOL
-from broker.errors import BrokerError, CloseCode
+from broker.actors.registry import Aside, Disconnected
+from broker.agents.remote.carrier import Carrier
+from broker.agents.remote.frames import SUBPROTOCOL, written
+from broker.errors import CLOSE_REASONS, BrokerError, CloseCode
+from broker.hooks import Peer
+from broker.ids import new_id
 from broker.messages import Principal
-from broker.web.doors import check_origin, choose_protocol
-from broker.web.identity import identify
+from broker.protocol.frames import text_frame
+from broker.web.agent_frames import AgentFrames
+from broker.web.doors import choose_protocol, guest_of
+from broker.web.identity import close_code, formats_offered, identify, without_credentials
 from broker.web.problems import problem
+from broker.web.reader import FrameSocket
+from broker.web.refusal import turn_away
 from broker.web.services import SERVICES, Services
 
 __all__ = ["add_agent_door"]
 
-_CLOSED_WITH: Final = {
-    "forbidden": CloseCode.FORBIDDEN,
-    "token_expired": CloseCode.BAD_TOKEN,
-    "unauthenticated": CloseCode.BAD_TOKEN,
-}
-"""How those are closed who are not wanted, by why; agents see it where they would not see a refused handshake."""
 
+@attrs.frozen(eq=False)
+class _Guest:
+    """An agent as somebody who can be sent away."""
 
-@attrs.define
-class _Hall:
-    """How many were let in and have not left."""
+    carrier: Carrier
 
-    inside: int = 0
+    def expire(self) -> None:
+        """Leave: its token has expired."""
+        self.hang(CloseCode.TOKEN_EXPIRED)
 
-
-_HALL: Final = web.AppKey("_HALL", _Hall)
+    def hang(self, code: CloseCode, reason: str | None = None) -> None:
+        """Leave, with this code."""
+        self.carrier.close(code, reason or CLOSE_REASONS[code])
 
 
 def add_agent_door(app: web.Application) -> None:
     """Let agents in at `/agent`, and send them away when the server stops."""
-    app[_HALL] = _Hall()
     app.router.add_get("/agent", _agent_socket)
     app.on_shutdown.append(_send_away)
 
@@ -54,46 +57,38 @@ async def _send_away(app: web.Application) -> None:
 
 async def _agent_socket(request: web.Request) -> web.StreamResponse:
     """Serve one agent from its handshake to its end."""
-    services = request.app[SERVICES]
-    hall = request.app[_HALL]
     try:
-        _let_in(request, services, hall.inside)
+        choose_protocol(formats_offered(request) or [""], [SUBPROTOCOL], SUBPROTOCOL)
     except BrokerError as e:
         return problem(e, 400 if e.code == "invalid_message" else None)
     principal = await _authenticated(request)
-    if isinstance(principal, BrokerError) and principal.code not in _CLOSED_WITH:
-        return problem(principal)
-    socket = web.WebSocketResponse(
-        autoping=False,
-        compress=False,
-        decode_text=False,
-        max_msg_size=FRAME_LIMIT + 1,  # aiohttp refuses what is as large as its limit
-        protocols=(SUBPROTOCOL,),
-        timeout=CLOSE_SECONDS,
-    )
-    hall.inside += 1
-    try:
-        await socket.prepare(request)
-        if request.transport is not None:
-            await _meet(socket, request, request.transport, principal)
-    finally:
-        hall.inside -= 1
+    if isinstance(principal, BrokerError):
+        return await _turn_away(request, principal)
+    socket = FrameSocket(SUBPROTOCOL)
+    await socket.prepare(without_credentials(request))
+    if request.transport is not None:
+        await _meet(socket, request, request.transport, principal)
     return socket
 
 
-async def _meet(
-    socket: web.WebSocketResponse[bool],
-    request: web.Request,
-    transport: asyncio.WriteTransport,
-    principal: Principal | BrokerError,
-) -> None:
+async def _turn_away(request: web.Request, error: BrokerError) -> web.StreamResponse:
+    """Refuse an agent; one that is refused by a close code is told in a frame before it as well."""
+    if close_code(error) is None:
+        return await turn_away(request, SUBPROTOCOL, error)
     services = request.app[SERVICES]
+    services.stats.errors[error.code] += 1
+    words = written("error", {"code": error.code, "message": error.message}, services.clock.now())
+    return await turn_away(request, SUBPROTOCOL, error, said=text_frame(words))
+
+
+async def _meet(socket: FrameSocket, request: web.Request, transport: asyncio.Transport, principal: Principal) -> None:
+    services = request.app[SERVICES]
+    frames = AgentFrames(socket, request, transport)
     stats, heartbeat = services.stats, services.settings.heartbeat.interval
-    async with Carrier(socket, transport, services.clock, heartbeat=heartbeat, errors=stats.errors) as carrier:
-        if isinstance(principal, BrokerError):
-            carrier.refuse(principal, _CLOSED_WITH[principal.code])
-        else:
-            await _serve(carrier, services, principal, request.remote or "")
+    async with Carrier(frames, transport, services.clock, heartbeat=heartbeat, errors=stats.errors) as carrier:
+        if guest := guest_of(request):
+            guest.known()
+        await _host(carrier, services, Peer(new_id(), principal, request.remote or "", SUBPROTOCOL))
 
 
 async def _authenticated(request: web.Request) -> Principal | BrokerError:
@@ -105,21 +100,16 @@ async def _authenticated(request: web.Request) -> Principal | BrokerError:
     return principal if "agent" in principal.scopes else BrokerError("forbidden", "Agents need the scope agent.")
 
 
-def _let_in(request: web.Request, services: Services, inside: int) -> None:
-    """Look at a handshake as far as it shows.
-
-    Raises:
-        BrokerError: it is refused.
-    """
-    if not services.ready:
-        raise BrokerError("unavailable", "The broker is stopping.", retry_after=1.0)
-    listen = services.settings.listen
-    if inside >= listen.max_connections:
-        raise BrokerError("unavailable", "There are as many agents as there may be connections.", retry_after=5.0)
-    host = request.headers.get("Host")
-    check_origin(request.headers.get("Origin"), scheme=request.scheme, host=host, allowed=listen.origins)
-    offered = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-    choose_protocol(offered, [SUBPROTOCOL], SUBPROTOCOL)
+async def _host(carrier: Carrier, services: Services, peer: Peer) -> None:
+    """Serve an agent for as long as its token is good, and nobody sends it away."""
+    guest = _Guest(carrier)
+    services.registry.tell(Aside(peer, guest.hang), urgent=True)
+    services.expiry.watch(guest, peer.principal.expires_at)
+    try:
+        await _serve(carrier, services, peer.principal, peer.address)
+    finally:
+        services.expiry.forget(guest)
+        services.registry.tell(Disconnected(peer), urgent=True)
 
 
 async def _serve(carrier: Carrier, services: Services, principal: Principal, address: str) -> None:

@@ -1,6 +1,6 @@
 """The reading half of a client's socket: from a message to the actor that answers it."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final
 
@@ -10,12 +10,16 @@ from broker.actors.connection import Connection, Hang, SocketReply
 from broker.actors.futures import ReplyTo
 from broker.actors.ref import LoopRef
 from broker.actors.registry import ToRoom, ToSession
+from broker.clock import Timer
 from broker.errors import BrokerError, CloseCode
 from broker.hooks import Inbound, Peer, Permission, TurnRequest
+from broker.load import GUARDED
 from broker.offers import Action
 from broker.protocol.outgoing import Format, Request, Response
 from broker.protocol.payloads import Edit, Start, decode
 from broker.tasks import spawn
+from broker.web.admission import Guest
+from broker.web.identity import close_code
 from broker.web.services import Encode, Services, to_json
 from broker.web.tracing import SOCKET, refuse
 
@@ -26,6 +30,8 @@ CONCURRENT: Final = 64
 FOLLOWED: Final = 1000
 """Sessions and rooms that one connection may follow at the same time."""
 ERROR_WINDOW: Final = 60.0
+SPEAKING: Final = (Start, Edit)
+"""Payloads that say something to an agent, and so pass the gates for turns."""
 
 
 @attrs.frozen(eq=False)
@@ -37,12 +43,14 @@ class ActionRow:
         run: does it: takes the caller, the payload and the request's id.
         decode: makes the payload of JSON.
         resource: tells what it is about, for the permission gates.
+        free: whether everybody may do it who is let in, so that the permission gates are not asked.
     """
 
     name: str
     run: Callable[["Caller", Any, str | None], Awaitable[None] | None]
     decode: Callable[[bytes], Any]
     resource: Callable[[Any], str | None]
+    free: bool = False
 
 
 class Caller:
@@ -54,9 +62,18 @@ class Caller:
         peer: who it is.
         wire: the format it speaks.
         ref: its connection, where answers go.
+        guest: how it is counted until it is known who it is; None if it is not.
+
+    Attributes:
+        deadline: closes one that was let in to say who it is, and has not; None for everybody else. Until then its
+            first message has to be `auth`, and whatever is refused to it ends its connection.
+        authenticating: whether a token that it has shown is being looked at.
     """
 
-    __slots__ = ("_actions", "_errors", "_errors_since", "_waiting", "_wire", "peer", "ref", "sender", "services")
+    __slots__ = (
+        *("_actions", "_errors", "_errors_since", "_waiting", "_wire"),
+        *("authenticating", "deadline", "guest", "peer", "ref", "sender", "services"),
+    )
 
     def __init__(
         self,
@@ -65,16 +82,24 @@ class Caller:
         peer: Peer,
         wire: Format,
         ref: LoopRef[Connection],
+        guest: Guest | None = None,
     ) -> None:
         self.services = services
-        self.peer = peer
         self.ref = ref
-        self.sender = to_json({"connection_id": peer.connection_id, "user": peer.principal.user})
+        self.guest = guest
+        self.deadline: Timer | None = None
+        self.authenticating = False
+        self.become(peer)
         self._actions = actions
         self._wire = wire
         self._waiting = 0
         self._errors = 0
         self._errors_since = 0.0
+
+    def become(self, peer: Peer) -> None:
+        """Be this peer from now on: what is asked for next is asked for by it."""
+        self.peer = peer
+        self.sender = to_json({"connection_id": peer.connection_id, "user": peer.principal.user})
 
     def take(self, text: bytes) -> None:
         """Take one message: whatever is wrong with it is told to its sender alone, and the connection stays."""
@@ -88,11 +113,13 @@ class Caller:
             self._count_error()
             return
         try:
+            if self.deadline is not None:
+                self._check_first(request)
             if services.hooks.message:
                 inbound = Inbound(self.peer, request.action, len(text))
                 waiting = services.hooks.run_gates(services.hooks.message, inbound)
                 if waiting is not None:
-                    self._later(self._act_after(waiting, request), request)
+                    self._later(_then(waiting, self._act, request), request)
                     return
             self._act(request)
         except Exception as e:  # noqa: BLE001 - one client's message must not end anything but itself
@@ -100,8 +127,21 @@ class Caller:
 
     def refuse(self, request_id: str | None, error: BaseException) -> None:
         """Tell the client that its request was refused, and why."""
-        if not self.ref.actor_stopped.is_set():
-            self.ref.tell(self.services.failure(request_id, error, self.peer.connection_id), urgent=True)
+        if self.ref.actor_stopped.is_set():
+            return
+        failure = self.services.failure(request_id, error, self.peer.connection_id)
+        self.ref.tell(failure, urgent=True)
+        if self.deadline is not None:
+            self.hang(_ending(failure.error))
+
+    def expire(self) -> None:
+        """Send the client away: what it was let in with has expired; called by `Expiry`."""
+        self.hang(CloseCode.TOKEN_EXPIRED)
+
+    def hang(self, code: CloseCode, reason: str | None = None) -> None:
+        """Send the client away, after all that it was told before."""
+        if self.ref.is_alive():
+            self.ref.tell(Hang(code, reason), urgent=True)
 
     # -- for the actions ----------------------------------------------------------------------------
 
@@ -136,9 +176,13 @@ class Caller:
 
     def to_room(self, room: str, operation: Any, request_id: str | None, encode: Encode = to_json) -> None:
         """Hand an operation to a room; as `to_session`."""
+        self.hand_to_room(room, operation, self.reply(request_id, encode))
+
+    def hand_to_room(self, room: str, operation: Any, reply_to: ReplyTo) -> None:
+        """Hand an operation to a room; as `hand_to_session`."""
         place = self._place_of(f"room:{room}")
         message = ToRoom(room, operation) if place is None else operation
-        (place or self.services.registry).request(message, self.reply(request_id, encode))
+        (place or self.services.registry).request(message, reply_to)
 
     def to_registry(self, message: Any, request_id: str | None, encode: Encode = to_json) -> None:
         """Ask the registry."""
@@ -151,6 +195,10 @@ class Caller:
 
     # -- the way of a request -----------------------------------------------------------------------
 
+    def _check_first(self, request: Request) -> None:
+        if request.action != "auth" or self.authenticating:
+            raise BrokerError("unauthenticated", "Say who you are first, by `auth`, and wait for its answer.")
+
     def _act(self, request: Request) -> None:
         row = self._actions.get(request.action)
         if row is None:
@@ -161,40 +209,27 @@ class Caller:
             user, traces = self.peer.principal.user, self.services.traces
             traces.receive(SOCKET, session_id=payload.session_id, client_msg_id=payload.client_msg_id, user=user)
         hooks = self.services.hooks
-        if hooks.permission or (hooks.turn and isinstance(payload, Start | Edit)):
-            self._go(self._steps(row, payload), row, payload, request)
-        else:
-            self._run(row, payload, request)
-
-    def _steps(self, row: ActionRow, payload: Any) -> Iterator[Awaitable[None] | None]:
-        hooks, principal = self.services.hooks, self.peer.principal
-        yield hooks.run_gates(hooks.permission, Permission(principal, row.name, row.resource(payload)))
-        if isinstance(payload, Start | Edit):
-            yield hooks.run_gates(hooks.turn, TurnRequest(payload.session_id, principal, bytes(payload.content)))
-
-    def _go(self, steps: Iterator[Awaitable[None] | None], row: ActionRow, payload: Any, request: Request) -> None:
-        for waiting in steps:
+        if hooks.permission and not row.free:
+            check = Permission(self.peer.principal, row.name, row.resource(payload))
+            waiting = hooks.run_gates(hooks.permission, check)
             if waiting is not None:
-                self._later(self._go_after(waiting, steps, row, payload, request), request)
+                self._later(_then(waiting, self._permitted, row, payload, request), request)
+                return
+        self._permitted(row, payload, request)
+
+    def _permitted(self, row: ActionRow, payload: Any, request: Request) -> None:
+        hooks = self.services.hooks
+        if hooks.turn and isinstance(payload, SPEAKING):
+            asked = TurnRequest(payload.session_id, self.peer.principal, bytes(payload.content))
+            waiting = hooks.run_gates(hooks.turn, asked)
+            if waiting is not None:
+                self._later(_then(waiting, self._run, row, payload, request), request)
                 return
         self._run(row, payload, request)
 
-    async def _go_after(
-        self,
-        waiting: Awaitable[None],
-        steps: Iterator[Awaitable[None] | None],
-        row: ActionRow,
-        payload: Any,
-        request: Request,
-    ) -> None:
-        await waiting
-        self._go(steps, row, payload, request)
-
-    async def _act_after(self, waiting: Awaitable[None], request: Request) -> None:
-        await waiting
-        self._act(request)
-
     def _run(self, row: ActionRow, payload: Any, request: Request) -> None:
+        if row.name in GUARDED:
+            self.services.load.check(row.name, row.resource(payload))
         work = row.run(self, payload, request.id)
         if work is not None:
             self._later(work, request)
@@ -241,5 +276,17 @@ class Caller:
         if now - self._errors_since > ERROR_WINDOW:
             self._errors_since, self._errors = now, 0
         self._errors += 1
-        if self._errors > self.services.settings.limits.errors_per_minute and not self.ref.actor_stopped.is_set():
-            self.ref.tell(Hang(CloseCode.PROTOCOL_ABUSE), urgent=True)
+        if self._errors > self.services.settings.limits.errors_per_minute:
+            self.hang(CloseCode.PROTOCOL_ABUSE)
+
+
+async def _then(waiting: Awaitable[None], go_on: Callable[..., None], *args: Any) -> None:
+    """Go on once the gates that had to be waited for have let it pass."""
+    await waiting
+    go_on(*args)
+
+
+def _ending(error: BrokerError) -> CloseCode:
+    """Return how a connection ends that was refused something before it had said who it is."""
+    temporary = error.retryable or error.code == "internal"
+    return close_code(error) or (CloseCode.TRY_AGAIN_LATER if temporary else CloseCode.BAD_TOKEN)

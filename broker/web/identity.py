@@ -1,27 +1,70 @@
 """Who is at the other end of a request: asked of the plugins, the same way for sockets and for HTTP."""
 
-from aiohttp import web
+from typing import Final
 
-from broker.errors import BrokerError
+from aiohttp import hdrs, web
+
+from broker.clock import Clock
+from broker.errors import BrokerError, CloseCode
 from broker.hooks import Handshake, Undeclared
 from broker.messages import ANONYMOUS, Principal
 from broker.web.services import SERVICES
 
-__all__ = ["identify"]
+__all__ = ["admit", "check_fresh", "close_code", "formats_offered", "identify", "without_credentials"]
+
+TICKET: Final = "ticket"
+"""The query parameter, and the prefix of a subprotocol, that a ticket travels in (PROTOCOL section 5)."""
+_CREDENTIALS: Final = ("bearer.", f"{TICKET}.")
+"""What begins items among the subprotocols that are no formats: they are read here, and never sent back."""
+_CLOSED_WITH: Final = {
+    "forbidden": CloseCode.FORBIDDEN,
+    "token_expired": CloseCode.BAD_TOKEN,
+    "unauthenticated": CloseCode.BAD_TOKEN,
+}
+
+
+def close_code(error: BrokerError) -> CloseCode | None:
+    """Return what a socket is closed with that may not come in for this reason; None for one better refused over HTTP.
+
+    Browsers see nothing of a handshake that was refused, so what is about who they are is told by a close code
+    (PROTOCOL 2c); what is about now (too many, too busy) can be told without taking them in.
+    """
+    return error.close or _CLOSED_WITH.get(error.code)
 
 
 async def identify(request: web.Request, protocol: str) -> Principal:
     """Return who asks; anonymous if no plugin says who is who.
 
     Args:
-        request: the request, or the handshake of a socket.
+        request: the request, or the handshake of an agent.
         protocol: the wire format agreed on, `http` for a request.
 
     Raises:
         BrokerError: a plugin refuses.
     """
-    hooks = request.app[SERVICES].hooks
-    if not hooks.handshake:
+    found = await _ask(request, protocol, None)
+    if isinstance(found, Undeclared):
+        raise BrokerError("unauthenticated")
+    return found
+
+
+async def admit(request: web.Request, protocol: str) -> Principal | Undeclared:
+    """Return who knocks at a client's socket, by a ticket of ours or by the plugins, or that it is to say so itself.
+
+    Raises:
+        BrokerError: it is not let in.
+    """
+    text = _ticket(request)
+    known = None if text is None else request.app[SERVICES].tickets.redeem(text)
+    found = await _ask(request, protocol, known)
+    if text is not None and known is None:  # after the gates, which may count who tries
+        raise BrokerError("unauthenticated", "That ticket was used before, is too old, or never was one.")
+    return known or found
+
+
+async def _ask(request: web.Request, protocol: str, known: Principal | None) -> Principal | Undeclared:
+    services = request.app[SERVICES]
+    if not services.hooks.handshake:
         return ANONYMOUS
     handshake = Handshake(
         path=request.path,
@@ -30,8 +73,50 @@ async def identify(request: web.Request, protocol: str) -> Principal:
         remote=request.remote or "",
         origin=request.headers.get("Origin"),
         protocol=protocol,
+        known=known,
     )
-    found = await hooks.identify(handshake) or ANONYMOUS
-    if isinstance(found, Undeclared):
-        raise BrokerError("unauthenticated")
+    found = await services.hooks.identify(handshake) or ANONYMOUS
+    if isinstance(found, Principal):
+        check_fresh(found, services.clock)
     return found
+
+
+def check_fresh(principal: Principal, clock: Clock) -> None:
+    """Refuse who is nobody any more, whatever a plugin says.
+
+    Raises:
+        BrokerError: `token_expired`.
+    """
+    if principal.expires_at is not None and clock.now() >= principal.expires_at:
+        raise BrokerError("token_expired")
+
+
+# -- subprotocols that are credentials ------------------------------------------------------------------
+
+
+def formats_offered(request: web.Request) -> list[str]:
+    """Return the wire formats that a client offers, without what else it says in the same header."""
+    return [item for item in _items(request) if not item.startswith(_CREDENTIALS)]
+
+
+def without_credentials(request: web.Request) -> web.Request:
+    """Return a request as aiohttp may answer it: it would log those subprotocols that nobody chose, tokens too."""
+    items, formats = _items(request), formats_offered(request)
+    if items == formats:
+        return request
+    headers = request.headers.copy()
+    del headers[hdrs.SEC_WEBSOCKET_PROTOCOL]
+    if formats:
+        headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = ", ".join(formats)
+    return request.clone(headers=headers)
+
+
+def _ticket(request: web.Request) -> str | None:
+    prefix = f"{TICKET}."
+    shown = [item.removeprefix(prefix) for item in _items(request) if item.startswith(prefix)]
+    return request.query.get(TICKET) or next(iter(shown), None)
+
+
+def _items(request: web.Request) -> list[str]:
+    text = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, []))
+    return [item for item in (part.strip() for part in text.split(",")) if item]

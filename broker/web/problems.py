@@ -1,42 +1,81 @@
 """Errors over HTTP: RFC 9457 problem details with the codes of PROTOCOL 2b."""
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Final
 
 import msgspec
 from aiohttp import web
 
 from broker.errors import BrokerError
-from broker.web.services import SERVICES
+from broker.web.services import SERVICES, Services
 
-__all__ = ["problem", "problems"]
+__all__ = ["Handler", "problem", "problem_of", "problems", "refused", "with_status"]
 
+_HEADERS: Final = ("Allow", "Retry-After", "Sec-WebSocket-Version")
+"""Headers of aiohttp's own refusals that go out with a problem."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_CODES = {400: "invalid_message", 404: "not_found", 413: "too_large", 503: "unavailable"}
+_CODES: Final = {
+    400: "invalid_message",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "not_found",
+    413: "too_large",
+    429: "rate_limited",
+    503: "unavailable",
+}
 
 
 def problem(error: BrokerError, status: int | None = None) -> web.Response:
     """Return an error as a response; `status` where the table's own does not fit."""
-    number = status or error.status.value
+    number = int(status or error.status)
     body = {"type": f"urn:actor-broker:error:{error.code}", "title": error.message, "status": number, **error.as_data()}
-    headers = {}
+    headers = {"X-Content-Type-Options": "nosniff"}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    if number == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     return web.Response(
         status=number, body=msgspec.json.encode(body), headers=headers, content_type="application/problem+json"
     )
 
 
+def with_status(error: BrokerError, status: HTTPStatus) -> BrokerError:
+    """Return the error with a status of its own, for what only HTTP can say."""
+    error.status = status
+    return error
+
+
+def problem_of(services: Services, error: Exception) -> web.Response:
+    """Return whatever went wrong as problem details; what is no refusal is logged and told as a trace id only.
+
+    Raises:
+        HTTPException: it is no error but a redirect.
+    """
+    headers = {}
+    if isinstance(error, web.HTTPException):
+        if error.status < HTTPStatus.BAD_REQUEST:
+            raise error
+        headers = {name: error.headers[name] for name in _HEADERS if name in error.headers}
+        other = "invalid_message" if error.status < HTTPStatus.INTERNAL_SERVER_ERROR else "internal"
+        code = _CODES.get(error.status, other)
+        error = with_status(BrokerError(code, f"{error.reason}."), HTTPStatus(error.status))
+    response = problem(refused(services, error))
+    response.headers.update(headers)
+    return response
+
+
+def refused(services: Services, error: Exception) -> BrokerError:
+    """Return the refusal that an exception amounts to, logged where nobody foresaw it, and counted."""
+    refusal = services.refusal(error)
+    services.stats.errors[refusal.code] += 1
+    return refusal
+
+
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer whatever goes wrong as problem details; what is no refusal is logged and told as a trace id only."""
+    """Answer whatever goes wrong as problem details."""
     try:
         return await handler(request)
-    except web.HTTPException as e:
-        if e.status < 400:  # noqa: PLR2004 - a redirect is no problem
-            raise
-        response = problem(BrokerError(_CODES.get(e.status, "invalid_message"), e.reason), e.status)
-        if allow := e.headers.get("Allow"):
-            response.headers["Allow"] = allow
-        return response
     except Exception as e:  # noqa: BLE001 - one request's failure is its own
-        return problem(request.app[SERVICES].refusal(e))
+        return problem_of(request.app[SERVICES], e)

@@ -10,6 +10,7 @@ from aiohttp import web
 from loguru import logger
 
 from broker.actors.connection import ConnectionOptions
+from broker.actors.expiry import Expiry
 from broker.actors.heartbeat import Heartbeats
 from broker.actors.ref import InboxFull, LoopRef
 from broker.actors.registry import Registry, ToRoom, ToSession
@@ -21,9 +22,13 @@ from broker.dispatch import Hooks
 from broker.errors import BrokerError
 from broker.hooks import Failure as Broke
 from broker.ids import new_id
+from broker.load import Load
 from broker.protocol.outgoing import Failure, Format
 from broker.stats import Stats
+from broker.tickets import Tickets
 from broker.traces import Traces
+from broker.web.admission import Admission
+from broker.web.proxies import Proxies
 
 __all__ = ["ASK_SECONDS", "SERVICES", "Services", "expected", "to_json"]
 
@@ -50,6 +55,11 @@ class Services:
         ready: whether new clients are wanted; not while draining.
         open_to_all: whether nobody has to say who they are.
         workers: the agent profiles that agents may dial in for, by name.
+        plugin_rows: how each plugin fares, for people: `broker.plugin_loader.Plugins.rows`.
+        expiry: sends away whose time is over.
+        tickets: what backends hand to pages, so that they are let in.
+        load: whether there is room for new work.
+        admission: counts who is inside.
     """
 
     settings: Settings
@@ -66,6 +76,23 @@ class Services:
     ready: bool = False
     open_to_all: bool = True
     workers: Mapping[str, WorkerAgent] = attrs.Factory(dict)
+    plugin_rows: Callable[[], list[dict[str, Any]]] = list
+    expiry: Expiry = attrs.Factory(lambda self: Expiry(self.clock), takes_self=True)
+    tickets: Tickets = attrs.Factory(lambda self: Tickets(self.clock), takes_self=True)
+    load: Load = attrs.Factory(Load)
+    admission: Admission = attrs.Factory(lambda self: self._admission(), takes_self=True)
+
+    def trouble(self) -> str | None:
+        """Return why nobody should send us new work; None if they may (PROTOCOL section 5, `/readyz`)."""
+        if not self.ready:
+            return "The broker is starting or stopping."
+        if not self.store.healthy:
+            return "The store does not take writes."
+        return self.load.trouble() or self.hooks.trouble()
+
+    def _admission(self) -> Admission:
+        listen, limits = self.settings.listen, self.settings.limits
+        return Admission(listen.max_connections, limits.unknown_per_address, Proxies(listen.trusted_proxies))
 
     def failure(self, request_id: str | None, error: BaseException, conn: str | None = None) -> Failure:
         """Return what a client is told of an error; what is no refusal is logged, and told as a trace id only."""

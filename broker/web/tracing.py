@@ -1,5 +1,6 @@
 """What the edge knows of a message's way: noted when it comes, when it is refused and when it is answered."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from broker.actors.connection import Connection
@@ -13,9 +14,10 @@ from broker.sessions import role_of
 from broker.traces import Step, Trace, Traces
 from broker.web.services import Services, expected
 
-__all__ = ["SOCKET", "TurnReply", "refuse", "shown", "trace_data"]
+__all__ = ["HTTP", "SOCKET", "TurnReply", "answered", "refuse", "shown", "trace_data"]
 
 SOCKET: Final = "socket"
+HTTP: Final = "http"
 NOTHING: Final = "Nothing is remembered under that id."
 HINT: Final = "the newest turns are remembered, as many as fit, and nothing from before the broker's last start"
 _WORDS: Final = {
@@ -69,8 +71,7 @@ class TurnReply:
         if self._connection.actor_stopped.is_set():
             self._traces.note(value["turn_id"], SOCKET, "unanswered", "its sender's connection was gone")
         else:
-            reason = "it was sent before, and is not done twice" if value["duplicate"] else None
-            self._traces.note(value["turn_id"], SOCKET, "answered", reason)
+            answered(self._traces, value, SOCKET)
         self._reply.set(value)
 
     def set_exception(self, exc_info: Any = None, /) -> None:
@@ -80,11 +81,17 @@ class TurnReply:
         self._reply.set_exception(exc_info)
 
 
-def refuse(traces: Traces, start: Start, user: str | None, error: BaseException) -> None:
+def answered(traces: Traces, started: Mapping[str, Any], where: str) -> None:
+    """Note that a message was answered: `started` is what its sender was told."""
+    reason = "it was sent before, and is not done twice" if started["duplicate"] else None
+    traces.note(started["turn_id"], where, "answered", reason)
+
+
+def refuse(traces: Traces, start: Start, user: str | None, error: BaseException, where: str = SOCKET) -> None:
     """Note that a message was refused, and with what."""
     refusal = expected(error)
     reason = f"internal: {type(error).__name__}" if refusal is None else f"{refusal.code}: {refusal.message}"
-    traces.refuse(SOCKET, reason, session_id=start.session_id, client_msg_id=start.client_msg_id, user=user)
+    traces.refuse(where, reason, session_id=start.session_id, client_msg_id=start.client_msg_id, user=user)
 
 
 async def shown(services: Services, some_id: str, by: Principal) -> Trace:

@@ -1,7 +1,7 @@
 """How records, events and sessions look in an answer, over the socket and over HTTP alike."""
 
 import base64
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -20,6 +20,10 @@ __all__ = [
     "record_data",
     "sessions_page",
 ]
+
+
+_LAST: Final = (1 << 63) - 1
+"""The latest time that a store can be asked for."""
 
 
 def record_data(record: Record) -> dict[str, Any]:
@@ -56,10 +60,10 @@ def encode_events(records: list[Record]) -> bytes:
 
 
 def sessions_page(rows: list[SessionRow], limit: int) -> dict[str, Any]:
-    """Return a page of sessions, with the cursor of the next one if this one is full."""
-    page: dict[str, Any] = {"sessions": [session_data(row) for row in rows]}
-    if len(rows) == limit:
-        last = rows[-1]
+    """Return a page of sessions, with the cursor of the next one if there is a row more than fits on this one."""
+    page: dict[str, Any] = {"sessions": [session_data(row) for row in rows[:limit]]}
+    if len(rows) > limit:
+        last = rows[limit - 1]
         page["cursor"] = base64.urlsafe_b64encode(f"{last.created_at} {last.session_id}".encode()).decode()
     return page
 
@@ -73,7 +77,7 @@ def before_of(cursor: str | None) -> tuple[int, str] | None:
     if cursor is None:
         return None
     try:
-        at, _, session_id = base64.urlsafe_b64decode(cursor.encode()).decode().partition(" ")
-        return int(at), session_id
+        at, _, session_id = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode().partition(" ")
+        return min(int(at), _LAST), session_id
     except ValueError:
         raise BrokerError("invalid_message", "That cursor was not made here.", field="$.payload.cursor") from None

@@ -89,6 +89,15 @@ async def test_hanging_up_sends_what_was_said_then_the_code_then_nothing(client:
     assert client.socket.frames[1].payload[2:].decode() == CLOSE_REASONS[CloseCode.SERVICE_RESTART]
 
 
+async def test_a_refusal_that_closes_is_told_and_then_closes_with_its_code(client: Any) -> None:
+    client.ref.tell(Failure("r1", BrokerError("rate_limited")))
+    client.ref.tell(Failure("r2", BrokerError("rate_limited", close=CloseCode.PROTOCOL_ABUSE)))
+    client.ref.tell(Response("r3", b"3"))
+    await settled(client.ref)
+    assert [message["id"] for message in client.socket.messages] == ["r1", "r2"]
+    assert client.socket.close_code == 4501
+
+
 async def test_a_peer_that_does_not_answer_the_good_bye_is_cut(client: Any, house: Any) -> None:
     client.ref.tell(Hang(CloseCode.NORMAL, "done"))
     await settled(client.ref)

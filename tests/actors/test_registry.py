@@ -3,12 +3,25 @@
 import asyncio
 from typing import Any
 
+import attrs
 import pytest
 
 from broker.actors.lifecycle import Gone, MayStop
 from broker.actors.loop import LoopActor, handles
-from broker.actors.registry import Connections, HangAll, Live, Peers, SendTo, ToAll
+from broker.actors.registry import (
+    Aside,
+    Connections,
+    Disconnected,
+    Everybody,
+    HangSome,
+    Live,
+    Peers,
+    Renewed,
+    SendTo,
+    ToAll,
+)
 from broker.errors import BrokerError, CloseCode
+from broker.hooks import Peer
 from broker.messages import Principal
 from broker.operations import Describe
 
@@ -73,9 +86,40 @@ async def test_who_is_gone_is_forgotten_also_as_a_user(house: Any) -> None:
 
 async def test_everybody_can_be_told_good_bye(house: Any) -> None:
     clients = [house.connect(), house.connect()]
-    house.registry.tell(HangAll(CloseCode.SERVICE_RESTART))
-    for client in clients:
-        await client.socket.until(lambda socket: socket.close_code == 1012)
+    stranger = Aside(Peer("x1", Principal(), "192.0.2.7", "broker.v1.json"), lambda code, reason: None)
+    house.registry.tell(stranger)
+    assert await house.registry.ask(Everybody()) == ([client.ref for client in clients], [stranger])
+
+
+async def test_who_stands_aside_is_told_and_counted_nothing_but_can_be_sent_away(house: Any) -> None:
+    ann = house.connect("ann")
+    sent: list[Any] = []
+    peer = Peer("x1", Principal("bot"), "192.0.2.7", "agents.v1.json")
+    house.registry.tell(Aside(peer, lambda code, reason: sent.append((code, reason))))
+    assert await house.registry.ask(ToAll(b"null", b"1")) == 1
+    assert await house.registry.ask(SendTo(("x1",), ("bot",), b"null", b"1")) == 0
+    assert await house.registry.ask(Peers()) == [ann.peer]
+    assert await house.registry.ask(HangSome(lambda one: one.address == "192.0.2.7", CloseCode.FORBIDDEN, "out")) == 1
+    assert sent == [(CloseCode.FORBIDDEN, "out")]
+    house.registry.tell(Disconnected(peer))
+    assert await house.registry.ask(HangSome(lambda one: one.connection_id == "x1", CloseCode.FORBIDDEN)) == 0
+
+
+async def test_a_new_token_changes_the_row_of_a_connection_and_none_of_one_that_is_gone(house: Any) -> None:
+    ann = house.connect("ann")
+    renewed = attrs.evolve(ann.peer, principal=Principal("ann", frozenset({"api"})))
+    house.registry.tell(Renewed(renewed))
+    assert await house.registry.ask(Peers()) == [renewed]
+    await ann.hang_up()
+    house.registry.tell(Renewed(ann.peer))
+    assert await house.registry.ask(Peers()) == []
+
+
+async def test_a_plugin_that_fails_to_say_whom_it_means_sends_nobody_away(house: Any) -> None:
+    ann = house.connect("ann")
+    with pytest.raises(ZeroDivisionError):
+        await house.registry.ask(HangSome(lambda _: bool(1 / 0), CloseCode.FORBIDDEN))
+    assert await house.registry.ask(Peers()) == [ann.peer]
 
 
 async def test_live_names_the_actors_by_their_logs(house: Any) -> None:

@@ -135,11 +135,29 @@ async def test_a_user_with_whom_it_is_not_shared_any_more_sees_so_and_nothing_af
     await house.settle()
     for client in (eve, again):
         assert client.seqs() == [4]
-        assert client.socket.messages[-1]["data"]["members"] == {"bob": "member"}
+        assert client.socket.messages[-2]["data"]["members"] == {"bob": "member"}
+        last = client.socket.messages[-1]
+        assert (last["event"], last["session_id"], last["data"]["code"]) == (
+            "session.detached",
+            session_id,
+            "forbidden",
+        )
         assert client.ref.actor.followed() == []
         with pytest.raises(BrokerError) as refusal:
             await client.attach(session_id)
         assert refusal.value.code == "forbidden"
+
+
+async def test_who_saw_it_by_a_scope_that_is_gone_is_shown_it_no_longer(house: Any, session_id: str) -> None:
+    root, bob = house.connect("root"), house.connect("bob")
+    await root.session(session_id, ops.Attach(ADMIN, root.ref, -1, None))
+    await bob.attach(session_id, after_seq=-1)
+    for client, by in ((root, Principal("root", frozenset({"api"}))), (bob, MEMBER)):
+        house.place(f"session:{session_id}").tell(ops.Recheck(by, client.ref))
+    await house.settle()
+    assert (root.ref.actor.followed(), root.socket.messages[-1]["event"]) == ([], "session.detached")
+    assert bob.ref.actor.followed() == [f"session:{session_id}"]
+    assert house.place(f"session:{session_id}").actor.watched == 1
 
 
 async def test_a_user_is_sent_away_also_after_the_session_was_started_again(house: Any, session_id: str) -> None:

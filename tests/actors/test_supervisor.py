@@ -1,6 +1,7 @@
 """A failed actor is replaced behind the same reference, a few times; then it stays dead, and its mail is answered."""
 
 import asyncio
+import collections
 import gc
 import weakref
 from collections.abc import Callable
@@ -240,12 +241,24 @@ async def test_an_actor_that_hangs_does_not_keep_the_others_from_stopping(
     await until(lambda: not hanging.is_alive())
 
 
-async def test_mail_counts_what_waits_by_class(supervisor: Supervisor) -> None:
+async def test_mailboxes_tell_what_waits_for_each_actor(supervisor: Supervisor) -> None:
     supervisor.start(Counter).tell("one")
     ref = supervisor.start(Counter)
     ref.tell("two")
     ref.tell("three")
-    assert supervisor.mail() == {"counter": 3}
+    mailboxes = supervisor.mailboxes()
+    assert next(mailboxes) == ("counter", 1)
+    supervisor.start(Counter)  # while they are being looked at
+    assert list(mailboxes) == [("counter", 2)]
+
+
+async def test_failures_are_counted_by_class(clock: ManualClock) -> None:
+    failures: collections.Counter[str] = collections.Counter()
+    supervisor = Supervisor(clock, failures)
+    ref = supervisor.start(Counter)
+    ref.tell("break")
+    await until(lambda: failures == {"counter": 1})
+    await supervisor.stop()
 
 
 async def test_lives_that_are_over_leave_memory(

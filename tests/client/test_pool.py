@@ -28,6 +28,8 @@ from broker.messages import (
 )
 from broker.messages import TurnFailed as Failed
 from broker.testing import until
+from broker.web.agent_frames import AgentFrames
+from broker.web.reader import FrameSocket
 
 Serving = Any
 ENDS = (TurnSettled, Failed, AgentLost)
@@ -48,12 +50,13 @@ class Hall:
         self.sockets: list[web.Request] = []
         self.heard: asyncio.Queue[AgentEvent] = asyncio.Queue()
 
-    async def serve(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(autoping=False, decode_text=False, protocols=("agents.v1.json",))
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        socket = FrameSocket("agents.v1.json")
         await socket.prepare(request)
         self.sockets.append(request)
         assert request.transport is not None
-        async with Carrier(socket, request.transport, SystemClock()) as carrier:
+        frames = AgentFrames(socket, request, request.transport)
+        async with Carrier(frames, request.transport, SystemClock()) as carrier:
             hello = await carrier.hello()
             assert hello is not None
             await self.agent.accept(carrier, hello, None)

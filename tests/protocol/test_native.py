@@ -19,7 +19,10 @@ from broker.protocol.outgoing import (
     Parcel,
     Request,
     Response,
+    Restarting,
     RoomEvent,
+    RoomLeft,
+    SessionDetached,
     SessionRecord,
     SessionReset,
     Welcome,
@@ -151,6 +154,7 @@ def test_payloads_pass_byte_for_byte_both_ways(payload: bytes) -> None:
         assert payload in NATIVE.encode(value)
 
 
+NO_LONGER = {"code": "forbidden", "message": "You may not see this any more."}
 SAID: list[tuple[Outgoing, dict[str, Any]]] = [
     (Response("c1", b'{"a":1}'), {"id": "c1", "type": "response", "data": {"a": 1}}),
     (
@@ -240,6 +244,18 @@ SAID: list[tuple[Outgoing, dict[str, Any]]] = [
         {"type": "notification", "event": "broadcast", "from": {"user": None}, "data": [1]},
     ),
     (Direct(b"{}", b"1"), {"type": "notification", "event": "message", "from": {}, "data": 1}),
+    (
+        Restarting(2.5),
+        {"type": "notification", "event": "restarting", "data": {"retry_after": 2.5}},
+    ),
+    (
+        SessionDetached("s1"),
+        {"type": "notification", "event": "session.detached", "session_id": "s1", "data": NO_LONGER},
+    ),
+    (
+        RoomLeft("lobby"),
+        {"type": "notification", "event": "room.left", "room": "lobby", "data": NO_LONGER},
+    ),
 ]
 
 

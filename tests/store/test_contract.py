@@ -291,6 +291,19 @@ def test_sessions_are_listed_newest_first_by_owner_with_a_cursor(engine: Engine,
     assert listed(None) == ["s3"]
 
 
+def test_rooms_are_listed_by_name_after_any_other_name(engine: Engine, reader: Reader) -> None:
+    names = ["", " ", "Z", "a", "a/b", "ab", "\u00e9", "\uffff", "\U0001f600", "\U0010ffff"]
+    engine.write([Write(f"room:{name}", 7, records(1, 2), create="e") for name in reversed(names[1:])])
+    engine.write(
+        [Write(S, 1, create="e", session=session()), Write("rooms", 1, create="e"), Write("room", 1, create="e")]
+    )
+    for place, name in enumerate(names):
+        found = reader.rooms(name, limit=3)
+        assert [row.name for row in found] == [f"room:{other}" for other in names[place + 1 : place + 4]]
+    assert reader.rooms("a", limit=1) == [LogRow("room:a/b", "e", 2, 1, 7, 7, 4)]
+    assert reader.rooms("aa", limit=1) == reader.rooms("a/b", limit=1)
+
+
 def test_expiry_drops_old_sessions_and_rooms_but_never_live_ones(engine: Engine, reader: Reader) -> None:
     for name, at in (("session:old", 10), ("session:live", 10), ("session:new", 50), ("room:old", 10)):
         engine.write([Write(name, at, (record(1, at=at),), create="e")])

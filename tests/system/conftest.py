@@ -94,12 +94,14 @@ class Broker:
         folder: where it runs; its store and its log are there.
         settings: its configuration.
         port: where it listens; 0 until it has started for the first time.
+        prefix: a command that runs its command, such as one that sets limits.
     """
 
     folder: Path
     settings: dict[str, Any]
     port: int = 0
     process: subprocess.Popen[str] | None = None
+    prefix: tuple[str, ...] = ()
 
     @property
     def url(self) -> str:
@@ -114,7 +116,7 @@ class Broker:
     def launch(self, *, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
         """Start the process and wait for nothing."""
         self.write()
-        command = [sys.executable, "-m", "broker", "--config", "config.yaml"]
+        command = [*self.prefix, sys.executable, "-m", "broker", "--config", "config.yaml"]
         environ = {**os.environ, "BROKER_LISTEN__PORT": str(self.port), **(env or {})}
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(

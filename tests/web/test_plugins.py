@@ -7,12 +7,14 @@ from typing import Any
 
 import aiohttp
 import pytest
-from websockets.exceptions import InvalidStatus
+from loguru import logger
+from websockets.exceptions import ConnectionClosedError
 
 from broker.app import App, CannotStart
 
 Dial = Callable[..., Awaitable[Any]]
 Start = Callable[..., Awaitable[App]]
+Get = Callable[..., Awaitable[tuple[int, Any, Any]]]
 
 SHOUT = '''
 from broker.hooks import Peer, Plugin
@@ -136,9 +138,10 @@ async def test_a_plugin_that_is_not_named_is_not_loaded(folder: Path, start: Sta
 
 async def test_gates_know_people_and_refuse(folder: Path, start: Start, dial: Dial) -> None:
     app = await start(plugins={"gate": {}})
-    with pytest.raises(InvalidStatus) as refused:
+    with pytest.raises(ConnectionClosedError, match="Not you") as refused:
         await dial(app.port, "?name=mallory")
-    assert refused.value.response.status_code == 403
+    assert refused.value.rcvd is not None
+    assert refused.value.rcvd.code == 4503
     ada, bob = await dial(app.port, "?name=ada"), await dial(app.port, "?name=bob")
     assert (ada.welcome["user"], bob.welcome["user"]) == ("ada", "bob")
     assert await ada.do("get_connections") == {"count": 2}
@@ -199,3 +202,121 @@ async def test_a_plugin_that_cannot_be_loaded_keeps_the_broker_from_starting(fol
     assert refused.value.code == 78
     assert "nothing_of_that_name" in str(refused.value)
     assert "config.yaml:1:" in str(refused.value)
+
+
+# -- routes ------------------------------------------------------------------------------------------
+
+ROUTES = '''
+from aiohttp import web
+from broker.errors import BrokerError
+from broker.hooks import Plugin, Route
+
+
+class Routes(Plugin):
+    """Open to everybody, and to some."""
+
+    def routes(self):
+        return [
+            Route("GET", "/open", self.show),
+            Route("*", "/closed", self.show, scope="api"),
+            Route("GET", "/refuse", self.refuse),
+            Route("GET", "/teapot", self.teapot),
+        ]
+
+    async def show(self, request):
+        by = request.get("principal")
+        return web.json_response({"user": by.user if by else "nobody asked"})
+
+    async def refuse(self, request):
+        raise BrokerError("conflict", "Not now.")
+
+    async def teapot(self, request):
+        raise web.HTTPGone
+'''
+CLASH = """
+from broker.hooks import Plugin, Route
+
+
+class Clash(Plugin):
+    def routes(self):
+        return [Route("get", {path!r}, None)]
+"""
+
+
+@pytest.fixture
+def guarded(people: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The settings of a broker that asks people who they are, with routes of a plugin."""
+    (tmp_path / "plugins" / "routes.py").write_text(ROUTES)
+    return {"plugins": {**people["plugins"], "routes": {}}}
+
+
+async def test_a_route_with_a_scope_is_for_those_who_have_it_and_knows_who_asks(
+    guarded: dict[str, Any], start: Start, get: Get
+) -> None:
+    app = await start(**guarded)
+    assert (await get(app, "/open"))[2] == {"user": "nobody asked"}
+    for path, status, code in [
+        ("/closed", 401, "unauthenticated"),
+        ("/closed?name=ann", 403, "forbidden"),
+        ("/closed?name=ann&scopes=admin", 403, "forbidden"),
+    ]:
+        answer = await get(app, path)
+        assert (answer[0], answer[2]["code"]) == (status, code), path
+    for method in ("GET", "POST"):
+        assert (await get(app, "/closed?name=ann&scopes=api", method))[2] == {"user": "ann"}
+
+
+async def test_where_nobody_says_who_they_are_everybody_has_the_scope_but_not_other_pages(
+    guarded: dict[str, Any], start: Start, get: Get
+) -> None:
+    del guarded["plugins"]["people"]
+    app = await start(**guarded)
+    assert (await get(app, "/closed"))[2] == {"user": None}
+    status, _, body = await get(app, "/closed", headers={"Origin": "https://evil.example"})
+    assert (status, body["code"]) == (403, "forbidden")
+
+
+async def test_a_route_refuses_and_answers_in_its_own_way(guarded: dict[str, Any], start: Start, get: Get) -> None:
+    app = await start(**guarded)
+    status, headers, body = await get(app, "/refuse")
+    assert (status, body["code"], headers["Content-Type"]) == (409, "conflict", "application/problem+json")
+    assert (await get(app, "/teapot"))[0] == 410
+    assert not app.stats.plugin_errors
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/health", "plugin 'clash', route get /health: the broker itself has it"),
+        ("/api/v1/sessions/{session_id}", "the broker itself has it"),
+        ("relative", "plugin 'clash', route get relative: "),
+        ("/{open", "plugin 'clash', route get /{open: "),
+    ],
+)
+async def test_a_route_that_could_not_be_served_keeps_the_broker_from_starting(
+    path: str, reason: str, tmp_path: Path, start: Start
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "clash.py").write_text(CLASH.format(path=path))
+    with pytest.raises(CannotStart) as refused:
+        await start(plugins={"clash": {}})
+    assert refused.value.code == 78
+    assert reason in str(refused.value)
+
+
+# -- what an operator is told ------------------------------------------------------------------------
+
+
+async def test_what_takes_a_built_in_s_place_is_told_at_the_start(folder: Path, start: Start) -> None:
+    (folder / "metrics.py").write_text(WATCH)
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(message.record["message"]), level="INFO")
+    try:
+        app = await start(plugins={"metrics": {}, "gate": {}})
+    finally:
+        logger.remove(sink)
+    assert "plugins: metrics (drop-in), gate (drop-in)" in lines
+    assert f"plugin metrics is the drop-in {folder}/metrics.py, in the place of the built-in of that name" in lines
+    rows = {row["name"]: row for row in app.services.plugin_rows()}
+    assert (rows["metrics"]["hides"], rows["metrics"]["started"]) == ("built-in", True)
+    assert rows["rate_limit"]["started"] is False

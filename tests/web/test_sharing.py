@@ -137,7 +137,7 @@ async def test_sharing_is_seen_by_all_viewers_and_shown_to_who_comes(
     head = (await ann.do("session.share", session_id=session_id, user="eve", role="member"))["head"]
     changed = await ann.event("session.changed")
     assert (changed["seq"], changed["data"]["members"]) == (head, {"bob": "member", "eve": "member"})
-    _, _, body = await get(app, f"/api/v1/sessions/{session_id}?name=eve")
+    _, _, body = await get(app, f"/api/v1/sessions/{session_id}?scopes=api&name=eve")
     assert body["members"] == {"bob": "member", "eve": "member"}
     assert (await ann.do("session.list"))["sessions"][0]["members"] == body["members"]
 
@@ -161,6 +161,7 @@ async def test_who_is_no_longer_shared_with_sees_that_and_nothing_after_it(
     await share(ann, session_id, bob=None)
     for viewer in (bob, eve):
         assert (await viewer.event("session.changed"))["data"]["members"] == {"eve": "viewer"}
+    assert (await bob.event("session.detached"))["session_id"] == session_id
     await ann.do("turn.start", session_id=session_id, client_msg_id="1", content="now that he is gone")
     await eve.event("turn.ended")
     await bob.silent()
@@ -199,7 +200,7 @@ async def test_what_cannot_be_shared_is_refused(
 async def test_over_http_members_and_viewers_read_and_strangers_do_not(app: App, get: Get, session_id: str) -> None:
     for path in ("", "/messages", "/records"):
         found = [
-            (await get(app, f"/api/v1/sessions/{session_id}{path}?name={name}"))[0]
+            (await get(app, f"/api/v1/sessions/{session_id}{path}?scopes=api&name={name}"))[0]
             for name in ("ann", "bob", "eve", "mallory")
         ]
         assert found == [200, 200, 200, 403]

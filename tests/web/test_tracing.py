@@ -261,9 +261,9 @@ async def test_a_trace_is_for_who_may_see_the_session(
     await ann.event("turn.ended")
 
     async def seen_by(*queries: str) -> list[int]:
-        return [(await get(app, f"/api/v1/trace/{turn_id}?{query}"))[0] for query in queries]
+        return [(await get(app, f"/api/v1/trace/{turn_id}?scopes=api+{query}"))[0] for query in queries]
 
-    queries = ("name=ann", "name=eve", "name=root&scopes=admin", "name=bob", "scopes=api")
+    queries = ("&name=ann", "&name=eve", "admin&name=root", "&name=bob", "")
     assert await seen_by(*queries) == [200, 200, 200, 404, 404]
     await ann.do("session.delete", session_id=session_id)
     assert await seen_by(*queries) == [200, 404, 200, 404, 404]
@@ -282,7 +282,7 @@ async def test_an_id_that_others_use_too_leads_to_ones_own_message(
         answer = await client.do("turn.start", session_id=session_id, client_msg_id="1", content="hi")
         turns[name] = answer["turn_id"]
     for name, turn_id in [*turns.items(), ("eve", turns["bob"])]:
-        assert (await trace(get, app, "1", f"?name={name}"))["turn_id"] == turn_id
+        assert (await trace(get, app, "1", f"?scopes=api&name={name}"))["turn_id"] == turn_id
 
 
 async def test_a_refused_message_is_its_senders_alone(
@@ -294,7 +294,7 @@ async def test_a_refused_message_is_its_senders_alone(
     await ann.do("turn.start", session_id=session_id, client_msg_id="1", content="hi")
     await ann.event("turn.ended")
     await bob.refused("turn.start", session_id=session_id, client_msg_id="1", content="hi")
-    assert (await trace(get, app, "1", "?name=ann"))["ended"] is True
-    assert "turn_id" in await trace(get, app, "1", "?name=ann")
-    assert (await trace(get, app, "1", "?name=bob"))["stopped"]["reason"].startswith("forbidden: ")
-    assert (await get(app, "/api/v1/trace/1?name=eve"))[0] == 404
+    assert (await trace(get, app, "1", "?scopes=api&name=ann"))["ended"] is True
+    assert "turn_id" in await trace(get, app, "1", "?scopes=api&name=ann")
+    assert (await trace(get, app, "1", "?scopes=api&name=bob"))["stopped"]["reason"].startswith("forbidden: ")
+    assert (await get(app, "/api/v1/trace/1?scopes=api&name=eve"))[0] == 404

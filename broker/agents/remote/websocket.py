@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ from loguru import logger
 from broker.agents.remote.carrier import CLOSE_SECONDS, HEARTBEAT, Carrier
 from broker.agents.remote.frames import FRAME_LIMIT, SUBPROTOCOL
 from broker.agents.remote.pool import Pool
+from broker.agents.remote.socket import DialledSocket
 from broker.clock import Clock, SystemClock
 from broker.errors import CloseCode
 from broker.tasks import spawn
@@ -65,6 +67,7 @@ class WebSocketAgent(Pool):
         reattach: seconds for which turns wait for a broken link to come back.
         clock: time.
         heartbeat: seconds between two looks whether the server is still there.
+        errors: where those that the server is sent are counted, by code.
     """
 
     def __init__(
@@ -75,11 +78,13 @@ class WebSocketAgent(Pool):
         reattach: float = 30.0,
         clock: Clock | None = None,
         heartbeat: float = HEARTBEAT,
+        errors: Counter[str] | None = None,
     ) -> None:
         super().__init__(reattach=reattach, clock=clock or SystemClock())
         self._url = url
         self._headers = dict(headers or {})
         self._heartbeat = heartbeat
+        self._errors = errors
         self._dialling: asyncio.Task[None] | None = None
         self._said: str | None = None
         parts = urlsplit(url)
@@ -134,7 +139,8 @@ class WebSocketAgent(Pool):
         transport = socket.transport if isinstance(socket, _Socket) else None
         if transport is None:
             return "the connection broke at once", False
-        async with Carrier(socket, transport, self.clock, heartbeat=self._heartbeat) as carrier:
+        way = Carrier(DialledSocket(socket), transport, self.clock, heartbeat=self._heartbeat, errors=self._errors)
+        async with way as carrier:
             if socket.protocol != SUBPROTOCOL:
                 carrier.close(CloseCode.PROTOCOL_ERROR, f"the server does not speak {SUBPROTOCOL}")
                 return carrier.reason, False

@@ -10,7 +10,11 @@ import { Session } from "./session.js";
 import { Sessions } from "./sessions.js";
 import { connectionWords } from "./words.js";
 
-const broker = new Broker(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
+const TOKEN = "broker.token"; // in the tab's own storage, which ends with the tab
+const BAD_TOKEN = 4500;
+
+const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
+const broker = new Broker(url, () => sessionStorage.getItem(TOKEN));
 const prompt = byId("prompt");
 const chat = new Chat(draft);
 const agent = new Agent((words) => chat.say(words));
@@ -163,7 +167,22 @@ broker.on("state", (state) => {
   document.body.dataset.connection = state.name;
   byId("connection-text").textContent = connectionWords(state);
   byId("reconnect").hidden = state.name !== "waiting" && state.name !== "stopped";
+  if (state.name === "stopped" && state.code === BAD_TOKEN) askForToken(state.reason);
 });
+
+function askForToken(why) {
+  sessionStorage.removeItem(TOKEN);
+  byId("login-why").textContent = why;
+  if (!byId("login").open) byId("login").showModal();
+}
+
+byId("login").onsubmit = ({ target }) => {
+  const token = target.token.value.trim();
+  target.reset();
+  if (/^[\w.~+-]+$/.test(token)) sessionStorage.setItem(TOKEN, token); // nothing else can travel as a subprotocol
+  broker.connect();
+};
+
 broker.on("welcome", () => sessions.load());
 broker.on("problem", (error) => console.warn(error.code, error.message));
 byId("reconnect").onclick = () => broker.connect();

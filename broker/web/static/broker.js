@@ -71,11 +71,17 @@ export class Broker extends Emitter {
   #openedAt = 0;
   #retry = 0;
   #heartbeat = 0;
+  #pause; // ms, if the broker has said how long it is away
+  #token;
 
-  /** @param {string} url such as `wss://example.org/ws` */
-  constructor(url) {
+  /**
+   * @param {string} url such as `wss://example.org/ws`
+   * @param {() => ?string} token returns what to show at each connect; it never stands in the URL
+   */
+  constructor(url, token = () => null) {
     super();
     this.#url = url;
+    this.#token = token;
     this.state = { name: "stopped" };
     this.identity = null; // the data of `welcome`
   }
@@ -89,7 +95,8 @@ export class Broker extends Emitter {
     clearTimeout(this.#retry);
     if (this.#socket) return;
     this.#enter({ name: "connecting" });
-    const socket = new WebSocket(this.#url, [PROTOCOL]);
+    const token = this.#token();
+    const socket = new WebSocket(this.#url, token ? [PROTOCOL, `bearer.${token}`] : [PROTOCOL]);
     this.#socket = socket;
     socket.onmessage = ({ data }) => this.#receive(JSON.parse(data));
     socket.onclose = ({ code, reason }) => this.#lose(socket, code, reason);
@@ -132,6 +139,7 @@ export class Broker extends Emitter {
 
   #notice(message) {
     if (message.event === "welcome") this.#welcome(message.data);
+    else if (message.event === "restarting") this.#pause = message.data.retry_after * 1000;
     else this.emit("notification", message);
   }
 
@@ -174,7 +182,8 @@ export class Broker extends Emitter {
     }
     if (this.#openedAt && performance.now() - this.#openedAt > STEADY) this.#attempt = 0;
     this.#openedAt = 0;
-    const delay = backoff(this.#attempt++);
+    const delay = this.#pause ?? backoff(this.#attempt++);
+    this.#pause = undefined;
     this.#retry = setTimeout(() => this.connect(), delay);
     this.#enter({ name: "waiting", code, reason, delay });
   }

@@ -126,7 +126,7 @@ export class Chat {
       const actions = {
         answer: (approvalId, optionId) => this.#answer(approvalId, optionId),
         retry: (turn) => this.#retry(turn),
-        trace: showTrace,
+        trace: (id) => showTrace(this.#session.request("trace", { id })),
         by: (user, about) => this.#by(user, about),
       };
       this.#turns.set(id, new Turn(id, actions));

@@ -1,6 +1,6 @@
 /** A room of `broker.v1.json`. */
 
-import { Emitter } from "./broker.js";
+import { BrokerError, Emitter } from "./broker.js";
 
 const PRESENCE = 3000; // ms between two questions who is there
 
@@ -58,7 +58,9 @@ export class Room extends Emitter {
   }
 
   #notice(message) {
-    if (message.event === "room.event" && message.room === this.name) this.#take(message);
+    if (message.room !== this.name) return;
+    if (message.event === "room.event") this.#take(message);
+    else if (message.event === "room.left") this.emit("gone", new BrokerError(message.data));
   }
 
   #take(message) {

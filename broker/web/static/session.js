@@ -124,6 +124,7 @@ export class Session extends Emitter {
     if (message.seq !== undefined) this.#take(message);
     else if (message.event === "session.reset") this.#reset(message.data);
     else if (message.event === "session.caught_up") this.#caughtUp();
+    else if (message.event === "session.detached") this.emit("gone", new BrokerError(message.data));
   }
 
   #take(record) {

@@ -1,29 +1,18 @@
 /** Where a turn went: the steps that the broker remembers of it. */
 
-import { BrokerError } from "./broker.js";
 import { byId, el } from "./dom.js";
 import { clockWords, sentence } from "./words.js";
 
-/** Show the trace of a turn, a message or a failed request, by its id. */
-export async function showTrace(id) {
+/** Show a trace once it is there; `asked` is the promise of it. */
+export async function showTrace(asked) {
   const body = byId("trace-body");
   body.replaceChildren(el("p.hint", {}, "Looking it up…"));
   byId("trace").showModal();
-  body.replaceChildren(...(await fetched(id)));
+  body.replaceChildren(...(await asked.then(found, refused)));
 }
 
-async function fetched(id) {
-  try {
-    const answer = await fetch(`/api/v1/trace/${encodeURIComponent(id)}`);
-    const data = await answer.json();
-    return answer.ok ? found(data) : refused(new BrokerError(data).words);
-  } catch {
-    return refused("The broker could not be asked.");
-  }
-}
-
-function refused(words) {
-  return [el("p.refusal", { role: "alert" }, words)];
+function refused(error) {
+  return [el("p.refusal", { role: "alert" }, error.words)];
 }
 
 function found({ id, steps, ended, stopped }) {

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from http import HTTPStatus
 from typing import Any
@@ -187,6 +188,15 @@ async def test_the_broker_dials_with_its_headers_and_the_server_gets_turns(make:
     await link.say("turn_end", turn_id="t1", stop_reason="end_turn", seq=2)
     await session.hears_a(TurnSettled)
     assert session.text == "hello"
+
+
+async def test_errors_that_the_server_is_sent_are_counted(make: Make, server: AgentsServer) -> None:
+    errors: Counter[str] = Counter()
+    await make(errors=errors)
+    link = await server.link()
+    await link.say("hello")
+    assert (await link.next("error"))["code"] == "invalid_message"
+    assert errors == {"invalid_message": 1}
 
 
 async def test_a_server_that_is_lost_is_dialled_again_and_its_turns_go_on(

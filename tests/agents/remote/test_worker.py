@@ -21,6 +21,8 @@ from broker.agents.remote.line import Line
 from broker.agents.remote.worker import WorkerAgent
 from broker.messages import AgentEvent, AgentLost, LinkStalled, Prompt, TextDelta, TurnSettled, TurnTaken
 from broker.testing import ManualClock, until
+from broker.web.agent_frames import AgentFrames
+from broker.web.reader import FrameSocket
 
 PATIENCE = 30.0
 
@@ -99,17 +101,11 @@ async def port(kind: WorkerAgent, clock: ManualClock) -> AsyncIterator[int]:
     """A server for workers of the profile, without questions."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse(
-            autoping=False,
-            compress=False,
-            decode_text=False,
-            max_msg_size=FRAME_LIMIT + 1,
-            protocols=(SUBPROTOCOL,),
-            timeout=1.0,
-        )
+        socket = FrameSocket(SUBPROTOCOL)
         await socket.prepare(request)
         assert request.transport is not None
-        async with Carrier(socket, request.transport, clock) as carrier:
+        frames = AgentFrames(socket, request, request.transport)
+        async with Carrier(frames, request.transport, clock) as carrier:
             hello = await carrier.hello()
             if hello is not None:
                 await kind.accept(carrier, hello, None)

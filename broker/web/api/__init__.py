@@ -1,0 +1,1 @@
+"""The HTTP API for backends: PROTOCOL section 5, as one table of endpoints from which its description is made."""

@@ -1,0 +1,245 @@
+"""What the endpoints answer, as classes from which the API's description is made (PROTOCOL sections 2a and 5).
+
+They are dictionaries: most of them come as such from the actors, which answer a socket's requests with the same.
+"""
+
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
+
+from msgspec import Meta
+
+__all__ = [
+    "Connections",
+    "Created",
+    "Delivered",
+    "Disconnected",
+    "Events",
+    "Happening",
+    "Messages",
+    "Problem",
+    "Published",
+    "Records",
+    "Rooms",
+    "Sender",
+    "Sessions",
+    "Started",
+    "Time",
+    "View",
+]
+
+Time = Annotated[str, Meta(description="RFC 3339, UTC, milliseconds", extra_json_schema={"format": "date-time"})]
+Cursor = Annotated[str, Meta(description="of the next page; there only if there is more")]
+State = Literal["open", "closed"]
+Role = Literal["member", "viewer"]
+
+
+class Problem(TypedDict):
+    """What went wrong (RFC 9457), with the code to decide by."""
+
+    type: Annotated[str, Meta(pattern="^urn:actor-broker:error:[a-z_]+$")]
+    title: str
+    status: int
+    code: str
+    message: str
+    retryable: bool
+    retry_after: NotRequired[float]
+    field: NotRequired[str]
+    hint: NotRequired[str]
+
+
+# -- sessions ---------------------------------------------------------------------------------------
+
+
+class Created(TypedDict):
+    """A session that is there now."""
+
+    session_id: str
+    agent: str
+    created_at: Time
+    epoch: str
+    head: int
+    workspace_dir: str | None
+    durable: NotRequired[bool]
+
+
+class Session(TypedDict):
+    """A session as lists show it."""
+
+    session_id: str
+    agent: str
+    title: str | None
+    workspace_dir: str | None
+    owner: str | None
+    members: dict[str, Role]
+    state: State
+    created_at: Time
+    updated_at: Time
+
+
+class Sessions(TypedDict):
+    """A page of sessions, newest first."""
+
+    sessions: list[Session]
+    cursor: NotRequired[Cursor]
+
+
+class Turn(TypedDict):
+    """A turn that has not ended."""
+
+    turn_id: str
+    state: Literal["queued", "dispatching", "running", "awaiting_approval", "cancelling"]
+    user: str | None
+    client_msg_id: str
+    retry_of: NotRequired[str]
+    stalled: NotRequired[bool]
+    cancelling: NotRequired[Any]
+
+
+class Approval(TypedDict):
+    """A question of the agent that nobody has answered."""
+
+    approval_id: str
+    title: str
+    options: list[Any]
+    expires_at: Time | None
+    tool: NotRequired[Any]
+
+
+class View(Session):
+    """A session as it stands."""
+
+    epoch: str
+    head: int
+    floor: int
+    turn: Turn | None
+    queue: list[Turn]
+    approvals: list[Approval]
+    variables: dict[str, Any]
+
+
+class Record(TypedDict):
+    """A record of a session's log."""
+
+    event: str
+    seq: int
+    at: Time
+    data: Any
+    turn_id: NotRequired[str]
+
+
+class Records(TypedDict):
+    """A page of records, oldest first."""
+
+    records: list[Record]
+
+
+class Message(TypedDict):
+    """A message of the conversation."""
+
+    message_id: str
+    role: Literal["user", "assistant"]
+    content: Any
+    at: Time
+    turn_id: str | None
+    metadata: dict[str, Any]
+
+
+class Messages(TypedDict):
+    """A page of messages, oldest first."""
+
+    messages: list[Message]
+
+
+class Started(TypedDict):
+    """A turn that was accepted, now or before."""
+
+    turn_id: str
+    seq: int
+    status: Literal["queued", "dispatching", "running", "awaiting_approval", "cancelling", "ended"]
+    duplicate: bool
+    durable: bool
+
+
+# -- rooms ------------------------------------------------------------------------------------------
+
+
+class Published(TypedDict):
+    """An event that was told to a room; `seq` where the room keeps a log."""
+
+    delivered: int
+    seq: NotRequired[int]
+    durable: NotRequired[bool]
+
+
+class Sender(TypedDict):
+    """Who sent something."""
+
+    connection_id: str | None
+    user: str | None
+
+
+class Happening(TypedDict):
+    """What a member of the room was told."""
+
+    event: str
+    data: Any
+
+
+Event = TypedDict("Event", {"seq": int, "from": Sender | None, "at": Time, "data": Happening})
+"""An event of a room's log."""
+
+
+class Events(TypedDict):
+    """A page of events, oldest first."""
+
+    events: list[Event]
+
+
+class Room(TypedDict):
+    """A room; `head` and `updated_at` where it has a log."""
+
+    room: str
+    members: int
+    head: NotRequired[int]
+    updated_at: NotRequired[Time]
+
+
+class Rooms(TypedDict):
+    """A page of rooms, by name."""
+
+    rooms: list[Room]
+    cursor: NotRequired[Cursor]
+
+
+# -- connections ------------------------------------------------------------------------------------
+
+
+class Delivered(TypedDict):
+    """How many connections were told."""
+
+    delivered: int
+
+
+class Connection(TypedDict):
+    """A client that is connected."""
+
+    connection_id: str
+    user: str | None
+    protocol: str
+    address: str
+    connected_at: Time
+    rooms: list[str]
+    sessions: list[str]
+
+
+class Connections(TypedDict):
+    """How many clients are connected, and a page of them, oldest first."""
+
+    count: int
+    connections: list[Connection]
+    cursor: NotRequired[Cursor]
+
+
+class Disconnected(TypedDict):
+    """How many connections are being closed."""
+
+    disconnected: int

@@ -1,0 +1,87 @@
+"""Who is connected, over HTTP: told, counted, and sent away."""
+
+from typing import Annotated, Any, Final
+
+import attrs
+import msgspec
+from msgspec import Meta
+
+from broker.actors.registry import Connections, HangSome, SendTo, ToAll
+from broker.errors import BrokerError, CloseCode
+from broker.protocol import payloads
+from broker.protocol.checks import check_recipients
+from broker.web.api import answers
+from broker.web.api.endpoint import Call, endpoint
+from broker.web.api.paging import paged, place
+
+REASON: Final = 123
+"""Bytes of a close frame's reason (RFC 6455 section 5.5); a character may take four of them, so they are cut."""
+
+
+@endpoint("POST", "/broadcast", "broadcast", msgspec.Raw, answer=answers.Delivered)
+async def broadcast(call: Call, data: msgspec.Raw) -> Any:
+    """Tell every connection; the body is what they are told, any JSON."""
+    return {"delivered": await call.ask(ToAll(call.sender, bytes(data)))}
+
+
+@endpoint("POST", "/send", "send", payloads.Send, answer=answers.Delivered)
+async def send(call: Call, message: payloads.Send) -> Any:
+    """Tell chosen connections, or all of chosen users."""
+    check_recipients(message)
+    targets = SendTo(tuple(message.to.connections), tuple(message.to.users), call.sender, bytes(message.data))
+    return {"delivered": await call.ask(targets)}
+
+
+@endpoint("GET", "/connections", "get_connections", payloads.Listing, answer=answers.Connections)
+async def list_connections(call: Call, listing: payloads.Listing) -> Any:
+    """List who is connected, oldest first."""
+    after = place(listing.cursor)
+    found = await call.ask(Connections(detailed=True, after=after, limit=listing.limit + 1))
+    return {"count": found["count"], **paged("connections", found["connections"], listing.limit, _id_of)}
+
+
+def _id_of(connection: answers.Connection) -> str:
+    return connection["connection_id"]
+
+
+@attrs.define
+class ConnectionNamed:
+    """A connection."""
+
+    id: payloads.Id
+
+
+@endpoint(
+    *("DELETE", "/connections/{id}", "connection.disconnect", ConnectionNamed),
+    answer=answers.Disconnected,
+    resource="id",
+    errors=("not_found",),
+)
+async def close_connection(call: Call, named: ConnectionNamed) -> Any:
+    """Disconnect a client: its connection is closed with 4510, which says not to come back."""
+    code = CloseCode.DISCONNECTED_BY_OPERATOR
+    closed = await call.ask(HangSome(lambda peer: peer.connection_id == named.id, code))
+    if not closed:
+        raise BrokerError("not_found", "There is no such connection.", field="id")
+    return {"disconnected": closed}
+
+
+@attrs.define
+class Disconnect:
+    """Whom to disconnect, and what to tell them."""
+
+    user: payloads.Id
+    reason: Annotated[str, Meta(max_length=REASON)] | None = None
+
+
+@endpoint(
+    *("POST", "/users/{user}/disconnect", "user.disconnect", Disconnect), answer=answers.Disconnected, resource="user"
+)
+async def disconnect_user(call: Call, whom: Disconnect) -> Any:
+    """Disconnect a user everywhere: connections are closed with 4510, tickets not shown yet are void.
+
+    What the user shows next is taken as before; to have it refused is the affair of whoever issues tokens.
+    """
+    call.services.tickets.void(whom.user)
+    code = CloseCode.DISCONNECTED_BY_OPERATOR
+    return {"disconnected": await call.ask(HangSome(lambda peer: peer.principal.user == whom.user, code, whom.reason))}

@@ -1,0 +1,55 @@
+"""Who may ask: origins, and the scope that backends have (PROTOCOL sections 5 and 7)."""
+
+from collections.abc import Collection
+from typing import Final
+
+from aiohttp import web
+
+from broker.errors import BrokerError
+from broker.messages import Principal
+from broker.web.identity import identify
+from broker.web.services import SERVICES
+
+__all__ = ["SCOPE", "admit", "dress", "preflight"]
+
+SCOPE: Final = "api"
+"""What a backend has to have (PROTOCOL section 5)."""
+_READABLE: Final = "Idempotent-Replayed, Location, Retry-After"
+_SENDABLE: Final = "Authorization, Content-Type, Idempotency-Key"
+PREFLIGHT_SECONDS: Final = 600
+
+
+async def admit(request: web.Request) -> Principal:
+    """Return who asks, if it is one of those for whom the API is.
+
+    Raises:
+        BrokerError: `unauthenticated`, `forbidden`, or what a plugin refuses with.
+    """
+    by = await identify(request, "http")
+    if SCOPE in by.scopes:
+        return by
+    if by.user is None and not by.scopes:
+        raise BrokerError("unauthenticated")
+    raise BrokerError("forbidden", f"The HTTP API takes the scope {SCOPE}.")
+
+
+def dress(request: web.Request, response: web.StreamResponse) -> None:
+    """Let pages of the listed origins read the answer, and let no cache mix it up with another's."""
+    headers = response.headers
+    headers["Vary"] = "Origin"
+    headers.setdefault("Cache-Control", "no-store")
+    origin = request.headers.get("Origin")
+    if origin is not None and origin in request.app[SERVICES].settings.listen.origins:
+        headers["Access-Control-Allow-Origin"] = origin
+        headers["Access-Control-Expose-Headers"] = _READABLE
+
+
+def preflight(request: web.Request, methods: Collection[str]) -> web.Response:
+    """Answer what a browser asks before it lets a page send more than a form could."""
+    allow = ", ".join(methods)
+    response = web.Response(status=204, headers={"Allow": allow})
+    if request.headers.get("Origin") in request.app[SERVICES].settings.listen.origins:
+        response.headers["Access-Control-Allow-Methods"] = allow
+        response.headers["Access-Control-Allow-Headers"] = _SENDABLE
+        response.headers["Access-Control-Max-Age"] = str(PREFLIGHT_SECONDS)
+    return response

@@ -1,0 +1,119 @@
+"""From the table of endpoints to aiohttp's routes."""
+
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+
+from aiohttp import web
+
+from broker.errors import BrokerError
+from broker.web.api import connections, rooms, sessions, status, tickets
+from broker.web.api.asyncapi import asyncapi
+from broker.web.api.doors import admit, dress, preflight
+from broker.web.api.endpoint import ENDPOINTS, PREFIX, Call, Endpoint
+from broker.web.api.openapi import openapi
+from broker.web.api.reading import body_of, read_body, read_query
+from broker.web.api.replays import Replays, Reply, check_key
+from broker.web.doors import check_page
+from broker.web.problems import Handler, problem, problem_of, refused
+from broker.web.services import SERVICES, Services, to_json
+
+__all__ = ["add_api"]
+
+SUBJECTS: Final = (sessions, rooms, connections, tickets, status)
+"""The modules whose functions are the endpoints; importing them fills the table."""
+_REPLAYS: Final = web.AppKey("_REPLAYS", Replays)
+_JSON: Final = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
+
+
+def add_api(app: web.Application) -> None:
+    """Add the API's routes."""
+    methods: dict[str, list[str]] = {}
+    for row in ENDPOINTS:
+        methods.setdefault(row.path, []).append(row.method)
+        add = app.router.add_get if row.method == "GET" else partial(app.router.add_route, row.method)
+        add(PREFIX + row.path, _guarded(partial(_serve, row)))
+    for name, describe in (("openapi", openapi), ("asyncapi", asyncapi)):
+        methods[f"/{name}.json"] = ["GET"]
+        app.router.add_get(f"{PREFIX}/{name}.json", _guarded(partial(_describe, describe)))
+    for path, known in methods.items():
+        allowed = [*known, *(["HEAD"] if "GET" in known else []), "OPTIONS"]
+        app.router.add_route("OPTIONS", PREFIX + path, _guarded(partial(_preflight, allowed)))
+    app.on_startup.append(_remember)
+
+
+async def _remember(app: web.Application) -> None:
+    app[_REPLAYS] = Replays(app[SERVICES].clock)
+
+
+def _guarded(handler: Handler) -> Handler:
+    """Return the handler with what all answers have in common, refusals too."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        try:
+            check_page(request)  # whatever it asks for: what needs no preflight is done, and only its answer kept back
+            response = await handler(request)
+        except Exception as e:  # noqa: BLE001 - one request's failure is its own
+            response = problem_of(request.app[SERVICES], e)
+        dress(request, response)
+        return response
+
+    return serve
+
+
+async def _preflight(methods: list[str], request: web.Request) -> web.StreamResponse:
+    return preflight(request, methods)
+
+
+async def _describe(describe: Callable[[Services], bytes], request: web.Request) -> web.StreamResponse:
+    return web.Response(body=describe(request.app[SERVICES]), headers={**_JSON, "Cache-Control": "no-cache"})
+
+
+async def _serve(row: Endpoint, request: web.Request) -> web.StreamResponse:
+    try:
+        return await _answer(row, request)
+    except BrokerError as e:
+        raise row.placed(e)  # noqa: B904 - it is the same
+
+
+async def _answer(row: Endpoint, request: web.Request) -> web.StreamResponse:
+    """Let a request in, read it, and answer it, once for each key.
+
+    Raises:
+        BrokerError: it did not come so far that the endpoint was asked.
+    """
+    services = request.app[SERVICES]
+    by = await admit(request)
+    body = await body_of(request, services.settings.limits.message_bytes) if row.takes_body else b""
+    path = request.match_info
+    payload = read_body(row, path, body) if row.takes_body else read_query(row, path, request.query)
+    call = Call(services, by, check_key(request.headers.get("Idempotency-Key")) if row.writes else None)
+    await call.permit(row.operation, row.about(payload))
+    services.load.check(row.operation, row.about(payload))
+    work = partial(_reply, row, call, payload)
+    if call.key is None:
+        return _response(await work())
+    who = f"user {by.user}" if by.user is not None else f"credential {by.credential}"
+    reply, replayed = await request.app[_REPLAYS].once((who, row.method, request.path, call.key), body, work)
+    response = _response(reply)
+    if replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def _response(reply: Reply) -> web.Response:
+    return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
+
+
+async def _reply(row: Endpoint, call: Call, payload: Any) -> Reply:
+    """Return what an endpoint answers, or is refused with: a refusal may have to be given again as any answer."""
+    try:
+        answer = await row.run(call, payload)
+    except Exception as e:  # noqa: BLE001 - as above
+        refusal = row.placed(refused(call.services, e))
+        response = problem(refusal)
+        final = not refusal.retryable and refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        return Reply(response.status, bytes(response.body or b""), dict(response.headers), final=final)  # type: ignore[arg-type]
+    body = answer if isinstance(answer, bytes) else to_json(answer)
+    return Reply(row.status, body, _JSON, final=True)

@@ -1,0 +1,135 @@
+"""Sessions and their turns over HTTP."""
+
+import hashlib
+from typing import Any, Final
+
+import attrs
+
+from broker import operations as ops
+from broker.actors.following import FollowAnswer
+from broker.actors.registry import CreateSession
+from broker.errors import BrokerError
+from broker.hooks import TurnRequest
+from broker.protocol import payloads
+from broker.protocol.checks import check_content
+from broker.web.actions import new_session
+from broker.web.api import answers
+from broker.web.api.endpoint import Call, endpoint
+from broker.web.tracing import HTTP, answered, refuse
+from broker.web.views import before_of, encode_messages, encode_records, sessions_page
+
+LONGEST_ID: Final = 128
+"""Characters of a `client_msg_id`; a key may have more of them."""
+
+
+@endpoint("GET", "/sessions", "session.list", payloads.Listing, answer=answers.Sessions)
+async def list_sessions(call: Call, listing: payloads.Listing) -> Any:
+    """List one's own sessions, newest first; with scope `admin` everybody's."""
+    before, everyone = before_of(listing.cursor), "admin" in call.by.scopes
+    rows = await call.services.store.read(
+        "sessions", call.by.user, everyone=everyone, limit=listing.limit + 1, before=before
+    )
+    return sessions_page(rows, listing.limit)
+
+
+@endpoint(
+    *("POST", "/sessions", "session.create", payloads.Create),
+    answer=answers.Created,
+    status=201,
+    resource="session_id",
+    errors=("not_found", "workspace_not_found", "session_exists", "overloaded"),
+)
+async def create_session(call: Call, create: payloads.Create) -> Any:
+    """Create a session, owned by who asks."""
+    row = new_session(call.services, create, call.by)
+    created: FollowAnswer = await call.ask(CreateSession(row, create.session_id is not None, call.by, None))
+    return created.data
+
+
+@endpoint(
+    *("GET", "/sessions/{session_id}", "session.attach", payloads.Named),
+    answer=answers.View,
+    resource="session_id",
+    errors=("not_found",),
+)
+async def show_session(call: Call, named: payloads.Named) -> Any:
+    """Show a session as it stands."""
+    return await call.services.ask_session(named.session_id, ops.Describe(call.by))
+
+
+@endpoint(
+    *("GET", "/sessions/{session_id}/messages", "session.history", payloads.History),
+    answer=answers.Messages,
+    resource="session_id",
+    fixed={"kind": "messages"},
+    errors=("not_found",),
+)
+async def list_messages(call: Call, history: payloads.History) -> Any:
+    """Read the conversation: the newest messages, or those before a number."""
+    return encode_messages(await _history(call, history))
+
+
+@endpoint(
+    *("GET", "/sessions/{session_id}/records", "session.history", payloads.History),
+    answer=answers.Records,
+    resource="session_id",
+    fixed={"kind": "records"},
+    errors=("not_found",),
+)
+async def list_records(call: Call, history: payloads.History) -> Any:
+    """Read the log: the newest records, or those before a number."""
+    return encode_records(await _history(call, history))
+
+
+async def _history(call: Call, history: payloads.History) -> Any:
+    operation = ops.History(call.by, history.before_seq, history.limit, history.kind)
+    return await call.services.ask_session(history.session_id, operation)
+
+
+@attrs.define
+class TurnStart:
+    """As `turn.start`, but that the Idempotency-Key may stand for the `client_msg_id`."""
+
+    session_id: payloads.Id
+    content: payloads.Content
+    client_msg_id: payloads.Id | None = None
+    if_busy: ops.IfBusy = "queue"
+    retry_of: payloads.Id | None = None
+
+
+@endpoint(
+    *("POST", "/sessions/{session_id}/turns", "turn.start", TurnStart),
+    answer=answers.Started,
+    status=202,
+    resource="session_id",
+    errors=("not_found", "busy", "queue_full", "already_ended", "conflict", "agent_unavailable", "overloaded"),
+)
+async def start_turn(call: Call, start: TurnStart) -> Any:
+    """Start a turn.
+
+    It is accepted once it is durable, and goes on whoever listens. The same `client_msg_id` with the same content is
+    answered as before, with `duplicate`. An Idempotency-Key is the `client_msg_id` of a turn that has none, so that
+    it holds as long as the session does.
+    """
+    content = bytes(start.content)
+    check_content(content)
+    client_msg_id = start.client_msg_id or _message_id(call.key)
+    message = payloads.Start(start.session_id, client_msg_id, start.content, start.if_busy, start.retry_of)
+    traces, user = call.services.traces, call.by.user
+    traces.receive(HTTP, session_id=start.session_id, client_msg_id=client_msg_id, user=user)
+    try:
+        await call.gate(call.services.hooks.turn, TurnRequest(start.session_id, call.by, content))
+        operation = ops.Start(call.by, client_msg_id, content, start.if_busy, start.retry_of)
+        answer = await call.services.ask_session(start.session_id, operation)
+    except Exception as e:
+        refuse(traces, message, user, e, HTTP)
+        raise
+    answered(traces, answer, HTTP)
+    return answer
+
+
+def _message_id(key: str | None) -> str:
+    if key is None:
+        message = "Give it an id by which it is known when it is sent again."
+        raise BrokerError("invalid_message", message, field="$.client_msg_id", hint="or send an Idempotency-Key")
+    return key if len(key) <= LONGEST_ID else hashlib.sha256(key.encode()).hexdigest()

@@ -1,0 +1,33 @@
+"""The aiohttp application of a broker: everything that is served, and what all of it passes."""
+
+from aiohttp import web
+
+from broker.web.agent_socket import add_agent_door
+from broker.web.doors import doors
+from broker.web.mounts import mount
+from broker.web.problems import problems
+from broker.web.services import SERVICES, Services
+from broker.web.site import add_routes
+from broker.web.socket import client_socket
+
+__all__ = ["make_web_app"]
+
+
+def make_web_app(services: Services) -> web.Application:
+    """Return the application.
+
+    Raises:
+        PluginRefused: a plugin's route cannot be served.
+    """
+    app = web.Application(middlewares=[doors, problems], client_max_size=services.settings.limits.message_bytes)
+    app[SERVICES] = services
+    app.on_response_prepare.append(_sign)
+    app.router.add_get("/ws", client_socket)
+    add_agent_door(app)
+    add_routes(app)
+    mount(app, services)
+    return app
+
+
+async def _sign(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Server"] = "actor-broker"  # aiohttp would name the versions of everything below

@@ -1,0 +1,63 @@
+"""The broker's front: the socket it listens on, the doors, and aiohttp behind them."""
+
+import asyncio
+import socket
+from typing import Final
+
+from aiohttp import web
+from loguru import logger
+
+from broker.descriptors import room_for
+from broker.web.admission import SPARE, Guest
+from broker.web.deadlines import Deadlines
+from broker.web.listener import LINGERING, Listener
+from broker.web.server import Line, is_slow
+from broker.web.services import Services
+
+__all__ = ["Front"]
+
+HANG_SECONDS: Final = 0.5
+"""How long what is still being answered has, twice, when the front is closed."""
+
+
+class Front:
+    """Serves an application on a socket.
+
+    Args:
+        app: aiohttp's application.
+        sock: bound.
+        services: the broker's parts.
+    """
+
+    def __init__(self, app: web.Application, sock: socket.socket, services: Services) -> None:
+        limits = services.settings.limits
+        self._services = services
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=HANG_SECONDS)
+        self._deadlines = Deadlines(limits.handshake, services.clock)
+        self._listener = Listener(sock, services.admission, self._serve, services.clock)
+        self._options = {"access_log": None, "lingering_time": limits.handshake}
+
+    async def start(self) -> None:
+        """Begin to serve."""
+        if is_slow():
+            logger.warning("aiohttp has no C extensions here, so HTTP is slower and less tested; install its wheel")
+        self.resize()
+        await self._runner.setup()
+        self._listener.start()
+
+    def resize(self) -> None:
+        """Let in as many as the configuration says, or as the system has descriptors for."""
+        wanted = self._services.settings.listen.max_connections
+        self._services.admission.limit = room_for(wanted, SPARE + LINGERING)
+
+    async def stop(self) -> None:
+        """Accept nobody, and let go of who is there."""
+        self._listener.stop()
+        await self._runner.cleanup()
+        self._deadlines.stop()
+
+    def _serve(self, guest: Guest) -> asyncio.Protocol:
+        server = self._runner.server
+        if server is None:
+            raise ConnectionAbortedError("the broker stops")
+        return Line(server, guest, self._services.admission, self._deadlines, **self._options)

@@ -1,0 +1,80 @@
+"""Routes that plugins bring: after the broker's own, and behind the same doors where they name a scope."""
+
+import warnings
+
+from aiohttp import web
+
+from broker.errors import BrokerError
+from broker.fence import contained
+from broker.messages import ANONYMOUS, Principal
+from broker.offers import Mounted, PluginRefused
+from broker.web.doors import check_page
+from broker.web.identity import identify
+from broker.web.problems import Handler
+from broker.web.services import SERVICES, Services
+
+__all__ = ["mount"]
+
+
+def mount(app: web.Application, services: Services) -> None:
+    """Add the plugins' routes to those that are there already.
+
+    Raises:
+        PluginRefused: a route is one of the broker's own, or its path is none.
+    """
+    own = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}
+    for mounted in services.hooks.routes:
+        route = mounted.route
+        what = f"plugin {mounted.plugin!r}, route {route.method} {route.path}"
+        if not own.isdisjoint({(route.method.upper(), route.path), ("*", route.path)}):
+            raise PluginRefused(f"{what}: the broker itself has it")
+        try:
+            app.router.add_route(route.method, route.path, _serve(mounted))
+        except (ValueError, TypeError, RuntimeError) as e:
+            raise PluginRefused(f"{what}: {e}") from e
+
+
+def _serve(mounted: Mounted) -> Handler:
+    """Return a handler that asks the plugin's, and answers for it where that fails."""
+    route = mounted.route
+
+    async def ask(request: web.Request) -> web.StreamResponse:
+        answer = await route.handler(request)
+        if not isinstance(answer, web.StreamResponse):
+            raise TypeError(f"a route returns a response; it returned {type(answer).__name__}")
+        return answer
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        if route.scope is not None:
+            _introduce(request, await _admit(request, route.scope))
+        try:
+            return await contained(ask(request))
+        except (BrokerError, web.HTTPException):
+            raise
+        except Exception as e:
+            where = f"route {route.method} {route.path}"
+            raise request.app[SERVICES].hooks.broke(mounted.plugin, where, e) from e
+
+    return serve
+
+
+def _introduce(request: web.Request, by: Principal) -> None:
+    # aiohttp would rather have a key of its own kind, which plugins would have to import of us.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", web.NotAppKeyWarning)
+        request["principal"] = by
+
+
+async def _admit(request: web.Request, scope: str) -> Principal:
+    """Return who asks, if they have the scope.
+
+    Raises:
+        BrokerError: `unauthenticated`, `forbidden`, or what a plugin refuses with.
+    """
+    check_page(request)
+    by = await identify(request, "http")
+    if by is ANONYMOUS or scope in by.scopes:  # where nobody has to say who they are, everybody has every scope
+        return by
+    if by.user is None and not by.scopes:
+        raise BrokerError("unauthenticated")
+    raise BrokerError("forbidden", f"This takes the scope {scope}.")

@@ -1,0 +1,137 @@
+"""From what is shown to who shows it: a token of one of the issuers, or an API key."""
+
+import hashlib
+import hmac
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+from msgspec import UNSET
+
+from broker.messages import Principal
+
+from .issuers import Configured, Fetched, Issuer
+from .settings import ApiKey, Settings
+from .tokens import LONGEST, Claims, check, name_of, peek, read, refusal
+
+__all__ = ["Verifier"]
+
+_HASHED: Final = hashlib.sha256
+
+
+@attrs.frozen
+class _Backend:
+    """An API key, as it is compared and as it is known."""
+
+    digest: bytes = attrs.field(repr=False)
+    mark: str
+    principal: Principal
+
+
+class Verifier:
+    """Says who shows a token or an API key.
+
+    What it notes in the principal's `claims` for later: `rooms` and `sessions`, as in the token or of the settings;
+    `by`, a mark that is among `marks` for as long as the settings hold the key; `iat` in milliseconds; `jti`.
+
+    Args:
+        settings: the settings.
+        now: milliseconds since the epoch.
+        monotonic: seconds that never run backwards.
+        earlier: the one before it, whose fetched keys are kept where the settings are the same.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        now: Callable[[], int],
+        monotonic: Callable[[], float],
+        earlier: "Verifier | None" = None,
+    ) -> None:
+        self.settings = settings
+        self._now = now
+        kept = earlier.fetched if earlier is not None else []
+        known = {issuer.settings: issuer for issuer in kept}
+        self.fetched: list[Fetched] = [
+            known.get(published) or Fetched(published, monotonic) for published in settings.jwks
+        ]
+        self._issuers: dict[str, Issuer] = {issuer.settings.issuer: issuer for issuer in self.fetched}
+        if settings.keys:
+            self._issuers[settings.issuer] = Configured([key.verifying for key in settings.keys])
+        self._backends = [_backend(name, api_key) for name, api_key in settings.api_keys.items()]
+        self.marks = frozenset(
+            [self._mark(mark, iss) for iss, issuer in self._issuers.items() for mark in issuer.marks()]
+            + [backend.mark for backend in self._backends]
+        )
+
+    async def recognize(self, text: str, *, api_keys: bool) -> Principal:
+        """Return who shows this.
+
+        Args:
+            text: what was shown.
+            api_keys: whether it may be an API key, which must not travel everywhere that a token may.
+
+        Raises:
+            BrokerError: `unauthenticated` or `token_expired`.
+        """
+        if len(text) > LONGEST:
+            raise refusal(f"a token has at most {LONGEST} bytes")
+        backend = self._backend_of(text)
+        if backend is not None and api_keys:
+            return backend.principal
+        claims, mark = await self.verify(text)
+        return self._principal(claims, mark, claims.jti or name_of(text))
+
+    async def verify(self, token: str) -> tuple[Claims, str]:
+        """Return what a token says, and the mark of the key that signed it.
+
+        Raises:
+            BrokerError: `unauthenticated` or `token_expired`.
+        """
+        header, iss = peek(token)
+        issuer = self._issuers.get(iss)
+        for key, mark in await issuer.find(header.alg, header.kid) if issuer is not None else ():
+            payload = check(token, key)
+            if payload is not None:
+                return read(payload, iss, self._now() / 1000, self.settings), self._mark(mark, iss)
+        raise refusal()
+
+    def _backend_of(self, text: str) -> _Backend | None:
+        """Compare with all of them, in a time that says nothing of which one, or how much of it, was right."""
+        shown = _HASHED(text.encode(errors="surrogatepass")).digest()
+        found = None
+        for backend in self._backends:
+            if hmac.compare_digest(shown, backend.digest):
+                found = backend
+        return found
+
+    def _principal(self, claims: Claims, mark: str, credential: str) -> Principal:
+        noted: dict[str, Any] = {
+            "rooms": list(self.settings.rooms) if claims.rooms is UNSET else claims.rooms,
+            "sessions": list(self.settings.sessions) if claims.sessions is UNSET else claims.sessions,
+            "by": mark,
+            "iat": None if claims.iat is None else round(claims.iat * 1000),
+            "jti": claims.jti,
+        }
+        return Principal(claims.sub, claims.all_scopes(), self._end(claims), credential, noted)
+
+    def _end(self, claims: Claims) -> int:
+        """Return when it is nobody any more: at `exp`, or, where that has just passed, with the leeway."""
+        end = round(claims.exp * 1000)
+        return end if end > self._now() else end + round(self.settings.leeway * 1000)
+
+    def _mark(self, mark: str, issuer: str) -> str:
+        return _digest(mark, issuer, self.settings.audience)
+
+
+def _backend(name: str, api_key: ApiKey) -> _Backend:
+    digest = _HASHED(api_key.key.reveal().encode()).digest()
+    user = api_key.user or f"key:{name}"
+    # Of all that makes it what it is: who was let in with it is not, once any of this is another.
+    mark = _digest(name, digest.hex(), user, *sorted(api_key.scopes))
+    noted = {"rooms": ["*"], "sessions": ["*"], "by": mark, "iat": None, "jti": None}
+    return _Backend(digest, mark, Principal(user, frozenset(api_key.scopes), None, f"key:{name}", noted))
+
+
+def _digest(*parts: str) -> str:
+    return _HASHED("\0".join(parts).encode()).hexdigest()[:32]

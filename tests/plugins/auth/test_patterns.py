@@ -1,0 +1,103 @@
+"""Patterns of rooms and sessions, and what claims let one do."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.errors import BrokerError
+from broker.hooks import Permission, Principal
+from broker.plugins.auth.patterns import allows, allows_somewhere, check_claim, matches
+from broker.plugins.auth.permissions import permit
+from broker.plugins.auth.settings import Settings
+
+SMALL = st.text("ab*?", max_size=8)
+NAMES = st.text("ab*?", max_size=12)
+
+
+@given(SMALL, NAMES)
+def test_a_pattern_fits_what_the_same_regular_expression_fits(pattern: str, name: str) -> None:
+    oracle = "".join({"*": ".*", "?": "."}.get(char, re.escape(char)) for char in pattern)
+    assert matches(pattern, name) == (re.fullmatch(oracle, name, re.DOTALL) is not None)
+
+
+@given(st.text("ab*?{}user", max_size=8), NAMES)
+def test_a_users_name_in_a_pattern_stands_for_itself_alone(user: str, name: str) -> None:
+    assert matches("{user}", name, user) == (name == user)
+    assert matches("p-{user}-*", f"p-{user}-{name}", user)
+
+
+def test_a_pattern_made_to_be_slow_is_not() -> None:
+    """A regular expression of this would take longer than anybody lives."""
+    assert not matches("*a" * 100 + "b", "a" * 256)
+
+
+@pytest.mark.parametrize("claim", [None, 5, "*", {"*": "join"}, [1], {"*": None}, [None], object()])
+def test_what_is_no_claim_lets_nobody_do_anything(claim: object) -> None:
+    assert not allows(claim, "join", "lobby", "ann")
+    assert not allows_somewhere(claim, "join")
+
+
+@pytest.mark.parametrize("claim", [None, 5, "*", {"*": "join"}, [1], {"*": [1]}, ["*"] * 257, ["x" * 257]])
+def test_what_is_no_claim_is_refused_where_a_token_is_read(claim: object) -> None:
+    with pytest.raises(ValueError, match=r"patterns|operations"):
+        check_claim(claim)
+
+
+RULES = [
+    # scopes, rooms, sessions, operation, resource, let in
+    ("", ["*"], ["*"], "room.join", "lobby", True),
+    ("", [], ["*"], "room.join", "lobby", False),
+    ("", [], ["*"], "room.leave", "lobby", True),
+    ("", [], [], "session.detach", "s1", True),
+    ("", ["team-*"], ["*"], "room.publish", "team-red", True),
+    ("", ["team-*"], ["*"], "room.publish", "Team-red", False),
+    ("", ["team-?"], ["*"], "room.publish", "team-red", False),
+    ("", {"team-*": ["join", "history"]}, [], "room.history", "team-red", True),
+    ("", {"team-*": ["join", "history"]}, [], "room.publish", "team-red", False),
+    ("", ["{user}-*"], [], "room.join", "ann-1", True),
+    ("", ["{user}-*"], [], "room.join", "bob-1", False),
+    ("", [], ["*"], "session.create", None, True),
+    ("", [], ["ann-*"], "session.create", None, False),
+    ("", [], ["ann-*"], "session.create", "ann-1", True),
+    ("", [], ["ann-*"], "session.list", None, True),
+    ("", [], [], "session.list", None, False),
+    ("", [], {"*": ["attach"]}, "session.list", None, False),
+    ("", [], {"*": ["attach", "start"]}, "turn.start", "s1", True),
+    ("", [], {"*": ["attach"]}, "turn.start", "s1", False),
+    ("", [], {"*": ["attach"]}, "approval.answer", "s1", False),
+    ("", [], [], "broadcast", None, False),
+    ("debug", [], [], "broadcast", None, True),
+    ("", [], [], "echo", None, True),
+    ("admin", [], [], "turn.cancel", "s1", True),
+    ("admin", [], [], "broadcast", None, True),
+]
+
+
+@pytest.mark.parametrize(("scopes", "rooms", "sessions", "operation", "resource", "good"), RULES)
+def test_what_is_permitted(
+    configured: Callable[..., Settings],
+    scopes: Any,
+    rooms: Any,
+    sessions: Any,
+    operation: Any,
+    resource: Any,
+    good: Any,
+) -> None:
+    who = Principal("ann", frozenset(scopes.split()), claims={"rooms": rooms, "sessions": sessions})
+    settings = configured(require={"broad*": "debug"})
+    if good:
+        permit(Permission(who, operation, resource), settings)
+    else:
+        with pytest.raises(BrokerError) as refused:
+            permit(Permission(who, operation, resource), settings)
+        assert refused.value.code == "forbidden"
+
+
+def test_nobody_may_do_nothing(configured: Callable[..., Settings]) -> None:
+    with pytest.raises(BrokerError) as refused:
+        permit(Permission(Principal(), "echo"), configured())
+    assert refused.value.code == "unauthenticated"

@@ -1,0 +1,47 @@
+"""What plugins may ask of the broker, as far as it needs no broker behind it."""
+
+import asyncio
+
+import pytest
+
+from broker.clock import SystemClock
+from broker.errors import BrokerError
+from broker.facade import SPAWNED, Facade
+from broker.stats import Stats
+from broker.testing import until
+
+
+@pytest.fixture
+def facade() -> Facade:
+    return Facade(Stats(), SystemClock())
+
+
+async def test_a_plugin_that_leaks_tasks_is_stopped_at_a_thousand_and_others_are_not(facade: Facade) -> None:
+    over = asyncio.Event()
+    ran = []
+
+    async def leak() -> None:
+        await over.wait()
+
+    async def work() -> None:
+        ran.append("others")
+
+    tasks = [facade.spawn(leak(), name="leak") for _ in range(SPAWNED)]
+    with pytest.raises(BrokerError) as refusal:
+        facade.spawn(leak(), name="leak")
+    assert (refusal.value.code, refusal.value.retry_after) == ("overloaded", 1.0)
+    await facade.spawn(work(), name="work")
+    assert ran == ["others"]
+    over.set()
+    await asyncio.gather(*tasks)
+    await until(lambda: not facade._tasks)
+    assert not facade._spawned
+    await facade.spawn(leak(), name="leak")
+
+
+async def test_what_plugins_left_running_is_cancelled_at_the_end(facade: Facade) -> None:
+    task = facade.spawn(asyncio.Event().wait(), name="for ever")
+    await asyncio.sleep(0)
+    facade.stop()
+    await asyncio.wait({task})
+    assert task.cancelled()
