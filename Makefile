@@ -27,6 +27,11 @@ bench: $(TEST_STAMP)
 chaos: $(TEST_STAMP) debian
 	$(BIN)/python -m pytest -m chaos
 
+# A minute for each parser of what strangers send; what is found stays in its corpus, which the tests replay.
+fuzz: $(TEST_STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fuzz]"
+	for parser in frames config tokens; do $(BIN)/python -m fuzz.$$parser --seconds 60 || exit 1; done
+
 docs: $(TEST_STAMP)
 	$(BIN)/python -m docs.reference
 

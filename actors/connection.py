@@ -6,7 +6,7 @@ logs page by page, at its own speed, and one that does not come back is cut (PRO
 """
 
 import asyncio
-from collections.abc import Callable
+import secrets
 from typing import Any, Final
 
 import attrs
@@ -14,7 +14,6 @@ import pykka
 
 from broker.actors.following import (
     Follow,
-    FollowAnswer,
     Following,
     LogFailed,
     LogUnreadable,
@@ -34,11 +33,12 @@ from broker.protocol.outgoing import Failure, Format, Outgoing, Parcel, Response
 from broker.stats import Stats
 from broker.traces import Traces
 
-__all__ = ["Connection", "ConnectionOptions", "Hang", "Pinged", "SocketReply"]
+__all__ = ["Connection", "ConnectionOptions", "Followed", "Hang", "Pinged"]
 
 LOOK_SECONDS: Final = 0.05
 """How often a connection that fell behind looks whether there is room again."""
-PING_PAYLOAD: Final = b"broker"
+PING_BYTES: Final = 8
+"""Of a ping, and nobody guesses them: who sends the pong has read the ping."""
 
 
 @attrs.frozen
@@ -50,11 +50,13 @@ class Hang:
         reason: in words; the code's own if left out.
         last: whether nothing is read from the peer any more, not even its close frame; then it finds the end of
             the line after ours.
+        within: seconds after which the line is cut; the connection's patience if left out.
     """
 
     code: CloseCode
     reason: str | None = None
     last: bool = False
+    within: float | None = None
 
 
 @attrs.frozen
@@ -62,6 +64,14 @@ class Pinged:
     """The peer sent a ping with this payload."""
 
     payload: bytes
+
+
+@attrs.frozen
+class Followed:
+    """Return the actors of the logs that the connection follows, by the logs' names.
+
+    It is answered after all that was in the inbox before, so that nothing is missing which is on its way there.
+    """
 
 
 class _Look:
@@ -127,7 +137,7 @@ class Connection(LoopActor):
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._follows: dict[str, _Follow] | None = None
-        self._pinged_at: float | None = None
+        self._pinged: bytes | None = None  # what the peer owes us as a pong
         self._timer: Timer | None = None
         self._behind_since: float | None = None
 
@@ -213,6 +223,10 @@ class Connection(LoopActor):
     def _unfollow(self, message: Unfollowing) -> None:
         if self._follows is not None:
             self._follows.pop(message.log, None)
+
+    @handles(Followed)
+    def _list(self, _: Followed) -> dict[str, LoopRef[Any]]:
+        return {log: follow.ref for log, follow in (self._follows or {}).items()}
 
     @handles(Page)
     def _read(self, page: Page) -> None:
@@ -305,17 +319,21 @@ class Connection(LoopActor):
 
     def ping(self) -> None:
         """Ask the peer whether it is there; called by the heartbeat."""
-        if self.close_code is None and self._pinged_at is None and not self._transport.is_closing():
-            self._pinged_at = self._options.clock.monotonic()
-            self._transport.write(ping_frame(PING_PAYLOAD))
+        if self.close_code is None and self._pinged is None and not self._transport.is_closing():
+            self._pinged = secrets.token_bytes(PING_BYTES)
+            self._transport.write(ping_frame(self._pinged))
 
-    def ponged(self) -> None:
-        """The peer answered; only this counts, since a peer that reads nothing may still send."""
-        self._pinged_at = None
+    def ponged(self, payload: bytes) -> None:
+        """Take a pong. Only the answer to our ping counts, since a peer that reads nothing may still send.
+
+        Others may come at any time, and mean nothing (RFC 6455 section 5.5.3).
+        """
+        if payload == self._pinged:
+            self._pinged = None
 
     def check_pong(self) -> None:
         """Cut the peer if it owes an answer; called by the heartbeat `patience` after `ping`."""
-        if self._pinged_at is not None and self.close_code is None:
+        if self._pinged is not None and self.close_code is None:
             self._stats.dropped["heartbeat"] += 1
             self.actor_ref.tell(Hang(CloseCode.HEARTBEAT_MISSED), urgent=True)  # as a message, or nobody writes it
 
@@ -331,13 +349,15 @@ class Connection(LoopActor):
     @handles(Hang)
     def _hang(self, message: Hang) -> None:
         """Send a close frame after all that was said before, and cut the line if no answer comes."""
-        if self.close_code is not None:
+        if self.close_code is None:
+            self.close_code = message.code
+            self._out.append(close_frame(message.code, message.reason or CLOSE_REASONS[message.code]))
+        elif not message.last:
             return
-        self.close_code = message.code
-        self._out.append(close_frame(message.code, message.reason or CLOSE_REASONS[message.code]))
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._options.clock.call_later(self._options.patience, self._transport.abort)
+        within = self._options.patience if message.within is None else message.within
+        self._timer = self._options.clock.call_later(within, self._transport.abort)
         if message.last and not self._transport.is_closing():
             self.on_drained()
             self._transport.write_eof()
@@ -357,45 +377,3 @@ class Connection(LoopActor):
             if follow.ref.is_alive():
                 follow.ref.tell(Unfollow(self.actor_ref), urgent=True)
         self._follows = None
-
-
-class SocketReply:
-    """Where the answer to a client's request goes: back to its connection, under its id.
-
-    Args:
-        connection: the client's connection.
-        request_id: the client's id; None if it wants no response, but errors all the same.
-        encode: turns what the actor answered into the response's `data`.
-        refuse: turns an exception into the failure to be sent, and counts it.
-    """
-
-    __slots__ = ("_connection", "_encode", "_refuse", "_request_id")
-
-    def __init__(
-        self,
-        connection: LoopRef[Connection],
-        request_id: str | None,
-        encode: Callable[[Any], bytes],
-        refuse: Callable[[str | None, BaseException, str | None], Failure],
-    ) -> None:
-        self._connection = connection
-        self._request_id = request_id
-        self._encode = encode
-        self._refuse = refuse
-
-    def set(self, value: Any = None, /) -> None:
-        """Send the response; one that changes what the connection follows lets it know first."""
-        if self._connection.actor_stopped.is_set():
-            return
-        if type(value) is FollowAnswer:
-            self._connection.tell(value.note, urgent=True)
-            value = value.data
-        if self._request_id is not None:
-            self._connection.tell(Response(self._request_id, self._encode(value)), urgent=True)
-
-    def set_exception(self, exc_info: Any = None, /) -> None:
-        """Send the error."""
-        error = exc_info[1] if exc_info else RuntimeError("no answer")
-        actor = self._connection.actor
-        if actor is not None:
-            self._connection.tell(self._refuse(self._request_id, error, actor.peer.connection_id), urgent=True)

@@ -7,12 +7,14 @@ from typing import Any, Final
 import attrs
 import pykka
 
+from broker.actors.following import FollowAnswer, Unfollowing
 from broker.actors.futures import ReplyTo
 from broker.actors.lifecycle import Gone, MayStop, Sweep
 from broker.actors.log import LogActor
 from broker.actors.ref import InboxFull, LoopRef
 from broker.actors.supervisor import Supervisor
 from broker.errors import BrokerError
+from broker.operations import Parting
 from broker.stats import Stats
 from broker.tasks import spawn
 
@@ -78,8 +80,11 @@ class Places:
         self._count(log, 1)
 
     def forward(self, log: str, operation: Any, reply_to: ReplyTo) -> None:
-        """Hand an operation to the actor of a log, which is started if need be."""
+        """Hand an operation to the actor of a log, which is started if need be: not for those who only leave."""
         if log not in self._places:
+            if isinstance(operation, Parting):
+                reply_to.set(FollowAnswer({}, Unfollowing(log)))
+                return
             self.open(log)
         place = self._places[log]
         if place.held is not None:

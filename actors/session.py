@@ -11,7 +11,7 @@ from loguru import logger
 from broker import operations as ops
 from broker.actors.agent_mail import Flooded
 from broker.actors.conductor import Conductor, Tick
-from broker.actors.following import FollowAnswer, Following
+from broker.actors.following import FollowAnswer, Following, Unfollowing
 from broker.actors.lifecycle import Gone, MayStop, StopSession, Sweep
 from broker.actors.loop import handles
 from broker.actors.options import SessionOptions
@@ -137,7 +137,9 @@ class Session(WatchedSession):
             "head": self.head,
             "workspace_dir": row.workspace_dir,
         }
-        self.reply_after_commit(FollowAnswer(self.durably(answer), Following(self.log, self.actor_ref, 0)))
+        shown = message.follower is not None
+        note = Following(self.log, self.actor_ref, 0) if shown else Unfollowing(self.log)
+        self.reply_after_commit(FollowAnswer(self.durably(answer), note))
 
     @handles(ops.Update)
     def _update(self, message: ops.Update) -> None:

@@ -295,7 +295,7 @@ class App:
             formats={NATIVE.name: NATIVE},
             node=new_id(),
             traces=self.traces,
-            open_to_all=not self.hooks.handshake,
+            open_to_all=not self.hooks.identifies,
             workers={name: kind for name, kind in self.kinds.items() if isinstance(kind, WorkerAgent)},
             plugin_rows=lambda: self.plugins.rows(self.stats, self.hooks.troubles()),
             load=Load(lambda: memory.short, lambda: self.store.behind, self._is_live),

@@ -17,7 +17,7 @@ import attrs
 from broker import fence
 from broker.errors import BrokerError
 from broker.fence import contained, discard, within
-from broker.hooks import HOOKS, Auth, Control, Handshake, Peer, Plugin, Undeclared
+from broker.hooks import HOOKS, Auth, Control, Handshake, Peer, Permission, Plugin, Undeclared
 from broker.ids import new_id
 from broker.logs import limited
 from broker.messages import Principal
@@ -69,6 +69,7 @@ class Hooks:
 
     Attributes:
         handshake: gates for `identify`.
+        identifies: whether one of those may say who somebody is; one annotated `-> None` only refuses.
         auth: gates for `recognize`.
         message: gates for `run_gates` with an `Inbound`.
         control: gates for `check_control` with a `Control`.
@@ -103,6 +104,7 @@ class Hooks:
         self._traces = traces
         self._observing: defaultdict[str, set[Task[None]]] = defaultdict(set)
         self.handshake = _compile(plugins, "on_handshake")
+        self.identifies = any(_may_answer(gate) for gate in self.handshake)
         self.auth = _compile(plugins, "on_auth")
         self.message = _compile(plugins, "on_message")
         self.control = _compile(plugins, "on_control")
@@ -175,6 +177,22 @@ class Hooks:
             if answer is not None:
                 return self._run_rest(gate, answer, gates[gates.index(gate) + 1 :], value)
         return None
+
+    async def permits(self, check: Permission) -> bool:
+        """Tell whether the gates let something be done, for a list that leaves out what one may not see.
+
+        Raises:
+            BrokerError: a gate refuses for another reason than that it is forbidden.
+        """
+        try:
+            waiting = self.run_gates(self.permission, check)
+            if waiting is not None:
+                await waiting
+        except BrokerError as e:
+            if e.code != "forbidden":
+                raise
+            return False
+        return True
 
     async def _run_rest(self, gate: Bound, answer: Any, others: tuple[Bound, ...], value: Any) -> None:
         await self._settle(gate, answer, NoneType)
@@ -323,6 +341,14 @@ def _from_its_own_line(error: BaseException) -> BaseException:
     while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename in _OURS:
         frames = frames.tb_next
     return error.with_traceback(frames)
+
+
+def _may_answer(gate: Bound) -> bool:
+    """Tell whether a gate may answer: all but those whose annotation says that they return None."""
+    try:
+        return inspect.signature(gate.call, eval_str=True).return_annotation is not None
+    except NameError:  # an annotation that names what only a type checker sees
+        return True
 
 
 def _compile(plugins: Sequence[Plugin], hook: str) -> tuple[Bound, ...]:

@@ -24,6 +24,7 @@ __all__ = [
     "Join",
     "Leave",
     "Operation",
+    "Parting",
     "Presence",
     "Publish",
     "Recheck",
@@ -43,6 +44,13 @@ class Operation:
     """Something a person or a program asks for; `by` is who."""
 
     by: Principal
+
+
+@attrs.define
+class Parting(Operation):
+    """Have `follower` follow a log no longer; where the log's actor is not in memory, it follows it no longer."""
+
+    follower: Follower
 
 
 # -- sessions ---------------------------------------------------------------------------------------
@@ -65,10 +73,8 @@ class Attach(Operation):
 
 
 @attrs.define
-class Detach(Operation):
+class Detach(Parting):
     """Show the log to `follower` no longer."""
-
-    follower: Follower
 
 
 @attrs.define
@@ -180,10 +186,8 @@ class Join(Operation):
 
 
 @attrs.define
-class Leave(Operation):
+class Leave(Parting):
     """End the membership of `follower`."""
-
-    follower: Follower
 
 
 @attrs.define

@@ -17,7 +17,7 @@ from broker.errors import BrokerError
 from broker.ids import new_id
 from broker.messages import Principal
 
-__all__ = ["GRANT_SECONDS", "LIMIT", "MAX_GRANT_SECONDS", "TICKET_SECONDS", "Ticket", "Tickets", "grant"]
+__all__ = ["GRANT_SECONDS", "LIMIT", "MADE_BY", "MAX_GRANT_SECONDS", "TICKET_SECONDS", "Ticket", "Tickets", "grant"]
 
 TICKET_SECONDS: Final = 30.0
 """How long a ticket can be shown (PROTOCOL section 5)."""
@@ -26,6 +26,12 @@ GRANT_SECONDS: Final = 3600
 MAX_GRANT_SECONDS: Final = 86_400
 LIMIT: Final = 10_000
 """Tickets that may wait to be shown; a ticket takes about a kilobyte."""
+MADE_BY: Final = "ticket"
+"""The claim that only those have who came by a ticket: its maker's user (`by`) and when it was made (`at`)."""
+PATTERNED: Final = frozenset({"rooms", "sessions"})
+"""The claims that hold patterns."""
+USER: Final = "{user}"
+"""In a pattern of rooms or sessions: whoever shows it."""
 ENTROPY: Final = 24
 """Random bytes of a ticket: 192 bits, more than can be guessed at in any number of tries."""
 
@@ -84,7 +90,13 @@ class Tickets:
 
     def redeem(self, text: str) -> Principal | None:
         """Return whom a ticket lets in, and take it; None for one that was shown, is too old, or never was."""
-        found = self._waiting.pop(_digest(text), None)
+        found = self.look(text)
+        self._waiting.pop(_digest(text), None)
+        return found
+
+    def look(self, text: str) -> Principal | None:
+        """Return whom a ticket would let in now, and leave it as it is: good for somebody who is refused for now."""
+        found = self._waiting.get(_digest(text))
         if found is None or self._clock.monotonic() >= found.until:
             return None
         expires_at = found.grants.expires_at
@@ -125,7 +137,9 @@ def grant(
     """Return whom a ticket of `maker` lets in: never one who may do, or stay, more than its maker.
 
     A backend speaks for its users, so it may name any user; the scopes have to be among its own, each pattern of the
-    claims within one of its own, and its own end is the ticket's too.
+    claims within one of its own, and its own end is the ticket's too. Where its own patterns say `{user}` that is
+    itself, whomever the ticket names. The claim `MADE_BY` tells plugins whose ticket it was, so that it can be taken
+    back with its maker.
 
     Args:
         maker: who asks for the ticket.
@@ -136,19 +150,23 @@ def grant(
         expires_in: seconds after which whoever came by the ticket is nobody any more.
 
     Raises:
-        BrokerError: `forbidden`: it would grant more than its maker has.
+        BrokerError: `forbidden`: it would grant more than its maker has, or its maker came by a ticket itself.
     """
+    if MADE_BY in maker.claims:
+        raise BrokerError("forbidden", "Who came by a ticket makes none; its maker can make another.")
     if extra := scopes - maker.scopes:
         raise BrokerError("forbidden", f"Only what you have can be granted, not {', '.join(sorted(extra))}.")
-    merged = dict(maker.claims)
+    named = maker.user if user is None else user
+    merged = dict(maker.claims) if named == maker.user else _spelt_out(maker)
     for name, wanted in (claims or {}).items():
-        _check_within(name, maker.claims.get(name), wanted)
+        _check_within(name, merged.get(name), wanted, named or "")
         merged[name] = wanted
+    merged[MADE_BY] = {"by": maker.user, "at": now}
     ends = now + round(expires_in * 1000)
     if maker.expires_at is not None:
         ends = min(ends, maker.expires_at)
     return Principal(
-        user=maker.user if user is None else user,
+        user=named,
         scopes=scopes,
         expires_at=ends,
         credential=f"ticket:{new_id()}",
@@ -156,13 +174,34 @@ def grant(
     )
 
 
-def _check_within(name: str, own: Any, wanted: Any) -> None:
+def _spelt_out(maker: Principal) -> dict[str, Any]:
+    """Return somebody's claims as they are in the hands of others: `{user}` in patterns is the maker's name.
+
+    Where the name looks like a pattern itself, that cannot be said, and what it stands in is left out.
+    """
+    name = maker.user or ""
+    sayable = bool(name) and not set("*?[{") & set(name)
+
+    def spell(patterns: Any) -> Any:
+        if isinstance(patterns, Mapping):
+            return {spelt: patterns[one] for one in patterns for spelt in spell([one])}
+        if not isinstance(patterns, list | tuple | frozenset):
+            return patterns
+        said = (one for one in patterns if sayable or USER not in str(one))
+        return [one.replace(USER, name) if isinstance(one, str) else one for one in said]
+
+    return {claim: spell(value) if claim in PATTERNED else value for claim, value in maker.claims.items()}
+
+
+def _check_within(name: str, own: Any, wanted: Any, user: str) -> None:
     if own is None:
         return
     if not isinstance(own, Mapping | list | tuple | frozenset):
         raise BrokerError("forbidden", f"Your own {name} cannot be narrowed; leave it out.")
     for pattern in wanted:
-        if not any(_covers(mine, pattern) and _operations(own, mine, wanted, pattern) for mine in own):
+        meant = pattern.replace(USER, user)
+        covering = (mine for mine in own if mine == pattern or _covers(mine, meant))
+        if not any(_operations(own, mine, wanted, pattern) for mine in covering):
             raise BrokerError("forbidden", f"Your own {name} do not cover {pattern!r}.")
 
 

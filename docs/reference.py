@@ -40,7 +40,9 @@ _HEAD: Final = """\
 # Reference
 
 Made from the code by `make docs`; a test compares the two, so edit the code instead. What the entries mean together
-stands in [protocol.md](protocol.md), [configuration.md](configuration.md) and [plugins.md](plugins.md).
+stands in [protocol.md](protocol.md), [http.md](http.md), [configuration.md](configuration.md) and
+[plugins.md](plugins.md). The settings of the plugins that come with the broker have pages of their own:
+[auth.md](auth.md#settings), [rate-limit.md](rate-limit.md#settings), [metrics.md](metrics.md#who-may-read-them).
 
 - [Settings](#settings) · [Command line](#command-line)
 - [Actions](#actions) · [Messages of the broker](#messages-of-the-broker) · [Records](#records)
@@ -293,13 +295,11 @@ def _http() -> str:
     served = sorted({(r.method, r.resource.canonical) for r in app.router.routes() if r.resource is not None})
     shown = [(method, path) for method, path in served if method not in {"HEAD", "OPTIONS"} and "static" not in path]
     rows = [(method, f"`{path}`") for method, path in shown]
-    return "\n\n".join(
-        [
-            "## HTTP",
-            "Beside these, `GET /ws`, `GET /agent` and the routes of plugins.",
-            _table(("method", "path"), rows),
-        ]
+    text = (
+        "Beside these, `GET /ws`, `GET /agent` and the routes of plugins. What they take and answer, and who may ask, "
+        "stands in [http.md](http.md)."
     )
+    return "\n\n".join(["## HTTP", text, _table(("method", "path"), rows)])
 
 
 def _hooks() -> str:

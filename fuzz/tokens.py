@@ -47,6 +47,7 @@ def _settings() -> Settings:
 
 _SETTINGS = _settings()
 _VERIFIER = verifier.Verifier(_SETTINGS, lambda: NOW * 1000, lambda: 0.0)
+_PERMISSIONS = permissions.Permissions(_SETTINGS)
 _HMAC = jwt.algorithms.get_default_algorithms()["HS256"]
 
 
@@ -97,7 +98,7 @@ def _signed(header: bytes, payload: bytes) -> None:
     for operation in ("room.join", "session.create", "session.list", "turn.start"):
         for resource in (None, "lobby", who.user):
             try:
-                permissions.permit(Permission(who, operation, resource), _SETTINGS)
+                _PERMISSIONS.check(Permission(who, operation, resource))
             except BrokerError as e:
                 _must_be(e, {"forbidden"})
 
@@ -124,7 +125,9 @@ def _published(body: bytes) -> None:
         found = issuers.read_set(body)
     except ValueError:
         return
-    assert all(key.algorithm == algorithm and not algorithm.startswith("HS") for (_, algorithm), key in found.items())
+    for (kid, algorithm), some in found.items():
+        assert 0 < len(some) <= (issuers.TRIED if kid is None else 1)
+        assert all(key.algorithm == algorithm and not algorithm.startswith("HS") for key in some)
 
 
 def _part(data: bytes) -> str:

@@ -1,5 +1,6 @@
 """The pages say what the code does: tables are complete, examples run, links lead somewhere."""
 
+import ast
 import asyncio
 import importlib.util
 import json
@@ -14,6 +15,8 @@ from typing import Any, Final, get_args
 import attrs
 import pytest
 from aiohttp import ClientSession, web
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker import config
 from broker.app import App
@@ -197,6 +200,39 @@ def test_every_metric_that_a_page_names_is_there(reference: Any) -> None:
     assert named
 
 
+# -- the house --------------------------------------------------------------------------------------
+
+HOUSE: Final = section((ROOT / "ARCHITECTURE.md").read_text(), "## 2. The house")
+
+
+def parts_of(folder: Path) -> set[str]:
+    """Return the modules of a folder, and with a slash the folders in it that hold modules."""
+    modules = {file.stem for file in folder.glob("*.py")}
+    folders = {f"{file.parent.name}/" for file in folder.glob("*/__init__.py") if not file.parent.is_symlink()}
+    return (modules | folders) - {"__init__"}
+
+
+@pytest.mark.parametrize("folder", ["broker", "actors", "broker/web", "plugins"])
+def test_every_module_has_its_place_in_the_house_and_no_other_has(folder: str) -> None:
+    found: dict[str, set[str]] = {}
+    of = ""
+    for first, modules in re.findall(r"^\| (.*?) ?\| (.+?) \| .+ \|$", HOUSE, re.MULTILINE)[1:]:
+        of = first.strip("`/") or of
+        found.setdefault(of, set()).update(re.findall(r"`(.+?)`", modules))
+    assert found[folder] == parts_of(ROOT / folder)
+
+
+def test_the_way_of_imports_is_drawn_as_it_is_tested() -> None:
+    drawn = [line.split() for line in block(HOUSE, "text", "errors").splitlines() if "↑" not in line]
+    (tested,) = [
+        ast.literal_eval(node.value.args[0].generators[0].iter)
+        for node in ast.walk(ast.parse((ROOT / "tests/test_imports.py").read_text()))
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == "LAYERS"
+        if isinstance(node.value, ast.Call) and isinstance(node.value.args[0], ast.GeneratorExp)
+    ]
+    assert [set(row) for row in drawn] == [set(row.split()) - {"broker"} for row in tested if row != "__main__"]
+
+
 # -- settings ---------------------------------------------------------------------------------------
 
 
@@ -256,6 +292,18 @@ def test_the_real_agent_of_the_readme_is_five_lines_that_load(tmp_path: Path) ->
     settings = config.load(tmp_path / "config.yaml", {}, {}).settings
     assert len(text.splitlines()) == 5
     assert settings.agents["claude"] == AcpProfile(command=("claude-agent-acp",))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "docs/tutorial.md"])
+def test_a_configuration_that_lets_others_in_is_a_good_one(tmp_path: Path, page: str) -> None:
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    pem = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "public.pem").write_bytes(pem)
+    (tmp_path / "auth.key").write_text("0123456789abcdef" * 4)
+    (tmp_path / "config.yaml").write_text(block((ROOT / page).read_text(), "yaml", "mode: jwt"))
+    loaded = config.load(tmp_path / "config.yaml", {}, {})
+    assert load_plugins(loaded.settings, loaded.file).problems == []
+    assert loaded.settings.plugins.keys() >= {"auth", "rate_limit"}
 
 
 async def test_the_plugin_of_the_readme_answers_over_a_socket(serve: Serve, dial: Dial, tmp_path: Path) -> None:

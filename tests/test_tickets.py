@@ -143,4 +143,44 @@ def test_a_pattern_has_to_be_within_the_makers(own: Any, wanted: Any, granted: b
 
 def test_patterns_that_are_left_out_are_the_makers() -> None:
     maker = Principal(user="backend", claims={"rooms": ["team-*"], "more": 1})
-    assert grant(maker, 0, claims={"sessions": ["s1"]}).claims == {"rooms": ["team-*"], "more": 1, "sessions": ["s1"]}
+    granted = grant(maker, 7, claims={"sessions": ["s1"]})
+    made_by = {"by": "backend", "at": 7}
+    assert granted.claims == {"rooms": ["team-*"], "more": 1, "sessions": ["s1"], "ticket": made_by}
+
+
+def test_who_came_by_a_ticket_makes_none() -> None:
+    with pytest.raises(BrokerError, match="makes none"):
+        grant(grant(BACKEND, 0, scopes=frozenset({"api"})), 0)
+
+
+USERS: list[tuple[Any, str, Any, Any]] = [
+    (["inbox:{user}", "lobby"], "bob", None, ["inbox:eve", "lobby"]),
+    (["inbox:{user}"], "eve", None, ["inbox:{user}"]),
+    ({"inbox:{user}": ["join"]}, "bob", None, {"inbox:eve": ["join"]}),
+    (["inbox:{user}"], "bob", ["inbox:{user}"], None),
+    (["inbox:{user}"], "bob", ["inbox:bob"], None),
+    (["inbox:{user}"], "bob", ["inbox:eve"], ["inbox:eve"]),
+    (["inbox:*"], "bob", ["inbox:{user}"], ["inbox:{user}"]),
+    (["inbox:??????"], "bobby-the-3rd", ["inbox:{user}"], None),
+    (["inbox:???"], "bob", ["inbox:{user}"], ["inbox:{user}"]),
+    (["inbox:{user}"], "eve", ["inbox:{user}"], ["inbox:{user}"]),
+    ({"inbox:{user}": ["join"]}, "bob", {"inbox:eve": ["join", "publish"]}, None),
+]
+
+
+@pytest.mark.parametrize(("own", "user", "wanted", "granted"), USERS)
+def test_what_a_maker_calls_its_own_is_not_whomever_it_names(own: Any, user: str, wanted: Any, granted: Any) -> None:
+    eve = Principal(user="eve", claims={"rooms": own})
+    claims = None if wanted is None else {"rooms": wanted}
+    if granted is None:
+        with pytest.raises(BrokerError, match="do not cover"):
+            grant(eve, 0, user=user, claims=claims)
+    else:
+        assert grant(eve, 0, user=user, claims=claims).claims["rooms"] == granted
+
+
+@pytest.mark.parametrize("name", ["*", "a?", "{user}", "[ab]", None])
+def test_a_makers_name_that_looks_like_a_pattern_is_none(name: str | None) -> None:
+    odd = Principal(user=name, claims={"rooms": ["inbox:{user}", "lobby"], "sessions": {"{user}": ["start"]}})
+    granted = grant(odd, 0, user="bob")
+    assert (granted.claims["rooms"], granted.claims["sessions"]) == (["lobby"], {})

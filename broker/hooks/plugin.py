@@ -170,7 +170,10 @@ class Plugin:
     def on_handshake(
         self, handshake: Handshake
     ) -> Awaitable[Principal | Undeclared | None] | Principal | Undeclared | None:
-        """Let a client in or refuse it; return a `Principal` to say who it is (the first answer counts)."""
+        """Let a client in or refuse it; return a `Principal` to say who it is (the first answer counts).
+
+        Annotate one that only refuses with `-> None`: it leaves the broker open to everybody whom it lets pass.
+        """
 
     @_gate
     def on_auth(self, auth: Auth) -> Awaitable[Principal | None] | Principal | None:

@@ -82,10 +82,13 @@ class Auth:
     Attributes:
         peer: who shows it; its principal is the one so far.
         token: the token; left out of `repr`.
+        known: who a ticket of ours says it is; None if that is still to be found out. Who is known may be refused all
+            the same, but is nobody else.
     """
 
     peer: Peer
     token: str = attrs.field(repr=False)
+    known: Principal | None = None
 
 
 class Inbound(msgspec.Struct, frozen=True, gc=False):

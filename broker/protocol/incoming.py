@@ -118,6 +118,18 @@ class Decoder:
         """Return how many bytes were fed and not looked at."""
         return len(self._buffer) - self._at
 
+    def allow(self, limit: int) -> None:
+        """Let messages have so many bytes, from the next one on."""
+        self._limit = limit
+        if self._message is None:
+            self._room = limit
+
+    def clear(self) -> None:
+        """Forget what was fed; nothing may be fed afterwards."""
+        self._buffer, self._at = b"", 0
+        self._message = self._inflater = None
+        self._left = _NO_FRAME
+
     def next(self) -> Frame | None:
         """Return what comes next, None if more bytes are needed.
 

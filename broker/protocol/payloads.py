@@ -1,7 +1,7 @@
 """The payloads of PROTOCOL 2a as classes: what each action takes, checked while it is decoded.
 
-Ids and users' names have 1 to 128 characters, an id that a client chooses for a session only letters, digits
-and `._~-`; rooms' names have 1 to 255, titles at most 500; pages have 1 to 1000 entries. The JSON of a payload
+Ids have 1 to 128 characters, an id that a client chooses for a session only letters, digits and `._~-`; users'
+names have 1 to 256, rooms' 1 to 255, titles at most 500; pages have 1 to 1000 entries. The JSON of a payload
 is as large as `limits.message_bytes` allows. Keys that a class does not name are passed over.
 """
 
@@ -38,6 +38,7 @@ __all__ = [
 
 T = TypeVar("T")
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+User = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Token = Annotated[str, msgspec.Meta(min_length=1, max_length=16_384)]
 OwnId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._~-]{1,128}$(?!\n)")]
 RoomName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
@@ -139,7 +140,7 @@ class Share:
     """`session.share`; role null ends it."""
 
     session_id: Id
-    user: Id
+    user: User
     role: Literal["member", "viewer"] | None
 
 
@@ -236,7 +237,7 @@ class To:
     """Whom `send` is for: connections, users, or both."""
 
     connections: Annotated[list[Id], msgspec.Meta(max_length=1000)] = attrs.Factory(list)
-    users: Annotated[list[Id], msgspec.Meta(max_length=1000)] = attrs.Factory(list)
+    users: Annotated[list[User], msgspec.Meta(max_length=1000)] = attrs.Factory(list)
 
 
 @attrs.define

@@ -4,10 +4,13 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
+import attrs
+
 from broker import operations as ops
 from broker.actors.registry import Connections, CreateSession, SendTo, ToAll
 from broker.clock import rfc3339
 from broker.errors import BrokerError
+from broker.hooks import Permission
 from broker.ids import new_id
 from broker.messages import Principal, SessionRow
 from broker.protocol import payloads
@@ -17,7 +20,7 @@ from broker.web.caller import ActionRow, Caller
 from broker.web.login import FollowReply, authenticate
 from broker.web.services import Services, to_json
 from broker.web.tracing import TurnReply, shown, trace_data
-from broker.web.views import before_of, encode_events, encode_messages, encode_records, sessions_page
+from broker.web.views import encode_events, encode_messages, encode_records, list_sessions
 
 __all__ = ["ACTIONS", "new_session"]
 
@@ -86,9 +89,13 @@ async def _auth(caller: Caller, auth: payloads.Auth, request_id: str | None) -> 
 
 
 @_action("trace", payloads.Trace, "id")
-async def _trace(caller: Caller, trace: payloads.Trace, request_id: str | None) -> None:
-    found = await shown(caller.services, trace.id, caller.peer.principal)
-    caller.respond(request_id, to_json(trace_data(found, trace.id)))
+def _trace(caller: Caller, trace: payloads.Trace, request_id: str | None) -> Awaitable[None]:
+    return _tell_trace(caller, trace.id, caller.peer.principal, request_id)
+
+
+async def _tell_trace(caller: Caller, trace_id: str, by: Principal, request_id: str | None) -> None:
+    found = await shown(caller.services, trace_id, by)
+    caller.respond(request_id, to_json(trace_data(found, trace_id)))
 
 
 # -- sessions ---------------------------------------------------------------------------------------
@@ -121,12 +128,30 @@ def new_session(services: Services, create: payloads.Create, by: Principal) -> S
 
 
 @_action("session.create", payloads.Create, "session_id")
-def _session_create(caller: Caller, create: payloads.Create, request_id: str | None) -> None:
+def _session_create(caller: Caller, create: payloads.Create, request_id: str | None) -> Awaitable[None] | None:
+    """Make a session, and attach its creator if that one may: the right to create is not the right to see."""
     caller.may_follow()
-    by = caller.peer.principal
+    by, hooks = caller.peer.principal, caller.services.hooks
     row = new_session(caller.services, create, by)
     creation = CreateSession(row, create.session_id is not None, by, caller.ref)
-    caller.services.registry.request(creation, FollowReply(caller, request_id))
+    reply = FollowReply(caller, request_id)
+    try:
+        waiting = hooks.run_gates(hooks.permission, Permission(by, "session.attach", row.session_id))
+    except BrokerError:
+        creation = attrs.evolve(creation, follower=None)
+    else:
+        if waiting is not None:
+            return _create_when(waiting, caller, creation, reply)
+    caller.services.registry.request(creation, reply)
+    return None
+
+
+async def _create_when(waiting: Awaitable[None], caller: Caller, creation: CreateSession, reply: FollowReply) -> None:
+    try:
+        await waiting
+    except BrokerError:
+        creation = attrs.evolve(creation, follower=None)
+    caller.services.registry.request(creation, reply)
 
 
 @_action("session.attach", payloads.Attach, "session_id")
@@ -153,9 +178,7 @@ def _session_delete(caller: Caller, named: payloads.Named, request_id: str | Non
 
 @_action("session.list", payloads.Listing)
 async def _session_list(caller: Caller, listing: payloads.Listing, request_id: str | None) -> None:
-    before, user = before_of(listing.cursor), caller.peer.principal.user
-    rows = await caller.services.store.read("sessions", user, everyone=False, limit=listing.limit + 1, before=before)
-    caller.respond(request_id, to_json(sessions_page(rows, listing.limit)))
+    caller.respond(request_id, to_json(await list_sessions(caller.services, caller.peer.principal, listing)))
 
 
 @_action("session.history", payloads.History, "session_id")

@@ -14,13 +14,13 @@ from broker.actors.registry import Aside, Disconnected
 from broker.agents.remote.carrier import Carrier
 from broker.agents.remote.frames import SUBPROTOCOL, written
 from broker.errors import CLOSE_REASONS, BrokerError, CloseCode
-from broker.hooks import Peer
+from broker.hooks import Peer, Permission
 from broker.ids import new_id
 from broker.messages import Principal
 from broker.protocol.frames import text_frame
 from broker.web.agent_frames import AgentFrames
 from broker.web.doors import choose_protocol, guest_of
-from broker.web.identity import close_code, formats_offered, identify, without_credentials
+from broker.web.identity import close_code, ending, formats_offered, identify, permit, without_credentials
 from broker.web.problems import problem
 from broker.web.reader import FrameSocket
 from broker.web.refusal import turn_away
@@ -112,9 +112,18 @@ async def _host(carrier: Carrier, services: Services, peer: Peer) -> None:
         services.registry.tell(Disconnected(peer), urgent=True)
 
 
+async def _may_serve(carrier: Carrier, services: Services, principal: Principal, profile: str) -> bool:
+    """Ask the plugins now that it can be sent away: what was revoked before, they know; what is after, finds it."""
+    try:
+        await permit(services, Permission(principal, "agent.serve", profile))
+    except BrokerError as e:
+        carrier.refuse(e, ending(e))
+    return not carrier.closing()
+
+
 async def _serve(carrier: Carrier, services: Services, principal: Principal, address: str) -> None:
     hello = await carrier.hello()
-    if hello is None:
+    if hello is None or not await _may_serve(carrier, services, principal, hello.agent):
         logger.info("an agent from {} was not taken: {}", address, carrier.reason)
         return
     worker = services.workers.get(hello.agent)

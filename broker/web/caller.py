@@ -6,10 +6,11 @@ from typing import Any, Final
 
 import attrs
 
-from broker.actors.connection import Connection, Hang, SocketReply
+from broker.actors.connection import Connection, Hang
 from broker.actors.futures import ReplyTo
 from broker.actors.ref import LoopRef
 from broker.actors.registry import ToRoom, ToSession
+from broker.actors.reply import SocketReply
 from broker.clock import Timer
 from broker.errors import BrokerError, CloseCode
 from broker.hooks import Inbound, Peer, Permission, TurnRequest
@@ -19,7 +20,9 @@ from broker.protocol.outgoing import Format, Request, Response
 from broker.protocol.payloads import Edit, Start, decode
 from broker.tasks import spawn
 from broker.web.admission import Guest
-from broker.web.identity import close_code
+from broker.web.identity import ending
+from broker.web.reader import Reader
+from broker.web.refusal import GOOD_BYE_SECONDS
 from broker.web.services import Encode, Services, to_json
 from broker.web.tracing import SOCKET, refuse
 
@@ -32,6 +35,9 @@ FOLLOWED: Final = 1000
 ERROR_WINDOW: Final = 60.0
 SPEAKING: Final = (Start, Edit)
 """Payloads that say something to an agent, and so pass the gates for turns."""
+
+Step = Callable[["ActionRow", Any, Request], None]
+"""One step on the way of a request."""
 
 
 @attrs.frozen(eq=False)
@@ -68,11 +74,12 @@ class Caller:
         deadline: closes one that was let in to say who it is, and has not; None for everybody else. Until then its
             first message has to be `auth`, and whatever is refused to it ends its connection.
         authenticating: whether a token that it has shown is being looked at.
+        reader: reads its socket; None before that is so.
     """
 
     __slots__ = (
         *("_actions", "_errors", "_errors_since", "_waiting", "_wire"),
-        *("authenticating", "deadline", "guest", "peer", "ref", "sender", "services"),
+        *("authenticating", "deadline", "guest", "peer", "reader", "ref", "sender", "services"),
     )
 
     def __init__(
@@ -89,6 +96,7 @@ class Caller:
         self.guest = guest
         self.deadline: Timer | None = None
         self.authenticating = False
+        self.reader: Reader | None = None
         self.become(peer)
         self._actions = actions
         self._wire = wire
@@ -132,16 +140,22 @@ class Caller:
         failure = self.services.failure(request_id, error, self.peer.connection_id)
         self.ref.tell(failure, urgent=True)
         if self.deadline is not None:
-            self.hang(_ending(failure.error))
+            self.hang(ending(failure.error))
 
     def expire(self) -> None:
         """Send the client away: what it was let in with has expired; called by `Expiry`."""
         self.hang(CloseCode.TOKEN_EXPIRED)
 
     def hang(self, code: CloseCode, reason: str | None = None) -> None:
-        """Send the client away, after all that it was told before."""
+        """Send the client away, after all that it was told before; soon, if it has not said who it is."""
+        if self.deadline is None:
+            hang = Hang(code, reason)
+        else:
+            hang = Hang(code, reason, last=True, within=GOOD_BYE_SECONDS)
+            if self.reader is not None:
+                self.reader.stop()
         if self.ref.is_alive():
-            self.ref.tell(Hang(code, reason), urgent=True)
+            self.ref.tell(hang, urgent=True)
 
     # -- for the actions ----------------------------------------------------------------------------
 
@@ -208,12 +222,15 @@ class Caller:
         if isinstance(payload, Start):
             user, traces = self.peer.principal.user, self.services.traces
             traces.receive(SOCKET, session_id=payload.session_id, client_msg_id=payload.client_msg_id, user=user)
+        self._judge(row, payload, request)
+
+    def _judge(self, row: ActionRow, payload: Any, request: Request) -> None:
         hooks = self.services.hooks
         if hooks.permission and not row.free:
             check = Permission(self.peer.principal, row.name, row.resource(payload))
             waiting = hooks.run_gates(hooks.permission, check)
             if waiting is not None:
-                self._later(_then(waiting, self._permitted, row, payload, request), request)
+                self._once(waiting, self._permitted, row, payload, request)
                 return
         self._permitted(row, payload, request)
 
@@ -223,9 +240,18 @@ class Caller:
             asked = TurnRequest(payload.session_id, self.peer.principal, bytes(payload.content))
             waiting = hooks.run_gates(hooks.turn, asked)
             if waiting is not None:
-                self._later(_then(waiting, self._run, row, payload, request), request)
+                self._once(waiting, self._run, row, payload, request)
                 return
         self._run(row, payload, request)
+
+    def _once(self, waiting: Awaitable[None], go_on: Step, row: ActionRow, payload: Any, request: Request) -> None:
+        """Go on once the gates have let it pass; what they let somebody else do than it is by then is judged anew."""
+        judged = self.peer.principal
+
+        def resume() -> None:
+            (go_on if self.peer.principal is judged else self._judge)(row, payload, request)
+
+        self._later(_then(waiting, resume), request)
 
     def _run(self, row: ActionRow, payload: Any, request: Request) -> None:
         if row.name in GUARDED:
@@ -242,9 +268,12 @@ class Caller:
 
     async def _answer_by_plugin(self, action: Action, request: Request) -> None:
         hooks = self.services.hooks
-        waiting = hooks.run_gates(hooks.permission, Permission(self.peer.principal, request.action))
-        if waiting is not None:
-            await waiting
+        judged = None
+        while self.peer.principal is not judged:  # as in _once
+            judged = self.peer.principal
+            waiting = hooks.run_gates(hooks.permission, Permission(judged, request.action))
+            if waiting is not None:
+                await waiting
         self.respond(request.id, await hooks.act(action, self.peer, request.payload))
 
     def _later(self, work: Awaitable[None], request: Request) -> None:
@@ -284,9 +313,3 @@ async def _then(waiting: Awaitable[None], go_on: Callable[..., None], *args: Any
     """Go on once the gates that had to be waited for have let it pass."""
     await waiting
     go_on(*args)
-
-
-def _ending(error: BrokerError) -> CloseCode:
-    """Return how a connection ends that was refused something before it had said who it is."""
-    temporary = error.retryable or error.code == "internal"
-    return close_code(error) or (CloseCode.TRY_AGAIN_LATER if temporary else CloseCode.BAD_TOKEN)

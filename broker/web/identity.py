@@ -6,11 +6,23 @@ from aiohttp import hdrs, web
 
 from broker.clock import Clock
 from broker.errors import BrokerError, CloseCode
-from broker.hooks import Handshake, Undeclared
+from broker.hooks import Handshake, Permission, Undeclared
 from broker.messages import ANONYMOUS, Principal
-from broker.web.services import SERVICES
+from broker.tickets import Tickets
+from broker.web.services import SERVICES, Services
 
-__all__ = ["admit", "check_fresh", "close_code", "formats_offered", "identify", "without_credentials"]
+__all__ = [
+    "admit",
+    "check_fresh",
+    "close_code",
+    "ending",
+    "formats_offered",
+    "identify",
+    "permit",
+    "redeem",
+    "require",
+    "without_credentials",
+]
 
 TICKET: Final = "ticket"
 """The query parameter, and the prefix of a subprotocol, that a ticket travels in (PROTOCOL section 5)."""
@@ -30,6 +42,23 @@ def close_code(error: BrokerError) -> CloseCode | None:
     (PROTOCOL 2c); what is about now (too many, too busy) can be told without taking them in.
     """
     return error.close or _CLOSED_WITH.get(error.code)
+
+
+def ending(error: BrokerError) -> CloseCode:
+    """Return how a socket ends that is open and may not stay for this reason."""
+    temporary = error.retryable or error.code == "internal"
+    return close_code(error) or (CloseCode.TRY_AGAIN_LATER if temporary else CloseCode.BAD_TOKEN)
+
+
+async def permit(services: Services, check: Permission) -> None:
+    """Ask the gates whether somebody may do something.
+
+    Raises:
+        BrokerError: one refuses.
+    """
+    waiting = services.hooks.run_gates(services.hooks.permission, check)
+    if waiting is not None:
+        await waiting
 
 
 async def identify(request: web.Request, protocol: str) -> Principal:
@@ -55,11 +84,37 @@ async def admit(request: web.Request, protocol: str) -> Principal | Undeclared:
         BrokerError: it is not let in.
     """
     text = _ticket(request)
-    known = None if text is None else request.app[SERVICES].tickets.redeem(text)
-    found = await _ask(request, protocol, known)
-    if text is not None and known is None:  # after the gates, which may count who tries
+    if text is None:
+        return await _ask(request, protocol, None)
+    tickets = request.app[SERVICES].tickets
+    await _ask(request, protocol, tickets.look(text))
+    return redeem(tickets, text)
+
+
+def redeem(tickets: Tickets, text: str) -> Principal:
+    """Return whom a ticket lets in, and take it: after the gates, so that who is refused for now can show it again.
+
+    Raises:
+        BrokerError: `unauthenticated`: it is none, or was used or taken back while the gates were asked.
+    """
+    principal = tickets.redeem(text)
+    if principal is None:
         raise BrokerError("unauthenticated", "That ticket was used before, is too old, or never was one.")
-    return known or found
+    return principal
+
+
+async def require(request: web.Request, scope: str) -> Principal:
+    """Return who asks for something over HTTP, if they have the scope.
+
+    Raises:
+        BrokerError: `unauthenticated`, `forbidden`, or what a plugin refuses with.
+    """
+    by = await identify(request, "http")
+    if by is ANONYMOUS or scope in by.scopes:  # where nobody has to say who they are, everybody has every scope
+        return by
+    if by.user is None and not by.scopes:
+        raise BrokerError("unauthenticated")
+    raise BrokerError("forbidden", f"This takes the scope {scope}.")
 
 
 async def _ask(request: web.Request, protocol: str, known: Principal | None) -> Principal | Undeclared:

@@ -4,12 +4,13 @@ from functools import partial
 from typing import Any, Final
 
 import attrs
+import pykka
 from loguru import logger
 
 from broker import operations as ops
-from broker.actors.connection import Connection
+from broker.actors.connection import Followed
 from broker.actors.following import FollowAnswer, Following, Unfollow, Unfollowing
-from broker.actors.ref import LoopRef
+from broker.actors.ref import InboxFull, LoopRef
 from broker.actors.registry import Aside, Connected, Disconnected, Renewed
 from broker.clock import rfc3339
 from broker.errors import BrokerError, CloseCode
@@ -18,8 +19,8 @@ from broker.messages import Principal
 from broker.protocol.outgoing import Parcel, RoomLeft, SessionDetached
 from broker.tasks import spawn
 from broker.web.caller import Caller
-from broker.web.identity import check_fresh
-from broker.web.services import Services, to_json
+from broker.web.identity import check_fresh, permit, redeem
+from broker.web.services import to_json
 
 __all__ = ["NOBODY", "FollowReply", "authenticate", "enter", "leave", "wait"]
 
@@ -41,6 +42,8 @@ def enter(caller: Caller) -> None:
     if caller.deadline is not None:
         caller.deadline.cancel()
         caller.deadline = None
+    if caller.reader is not None:
+        caller.reader.allow(services.settings.limits.message_bytes)
     if caller.guest is not None:
         caller.guest.known()
     services.registry.tell(Connected(caller.ref, peer, services.clock.now()), urgent=True)
@@ -52,6 +55,7 @@ def enter(caller: Caller) -> None:
 def leave(caller: Caller, code: int) -> None:
     """Take leave of a client, as far as anybody knew of it."""
     services, peer = caller.services, caller.peer
+    caller.reader = None  # which holds the caller
     services.registry.tell(Disconnected(peer), urgent=True)
     services.expiry.forget(caller)
     if caller.deadline is not None:
@@ -88,17 +92,18 @@ async def authenticate(caller: Caller, token: str, request_id: str | None) -> No
     else:
         caller.services.registry.tell(Renewed(caller.peer), urgent=True)
         caller.services.expiry.watch(caller, principal.expires_at)
-        await _recheck(caller, connection)
+        await _recheck(caller)
     caller.respond(request_id, to_json(_shown(principal)))
 
 
 async def _recognize(caller: Caller, token: str) -> Principal:
     services = caller.services
-    principal = services.tickets.redeem(token)
-    if principal is None:
-        if not services.hooks.auth:
-            raise BrokerError("unavailable", "No auth plugin is loaded, so there is nobody to show a token to.")
-        principal = await services.hooks.recognize(Auth(caller.peer, token))
+    known = services.tickets.look(token)
+    if known is None and not services.hooks.auth:
+        raise BrokerError("unavailable", "No auth plugin is loaded, so there is nobody to show a token to.")
+    principal = await services.hooks.recognize(Auth(caller.peer, token, known))
+    if known is not None:
+        principal = redeem(services.tickets, token)
     if principal is None:
         raise BrokerError("unauthenticated", "Nobody here knows that token.")
     check_fresh(principal, services.clock)
@@ -145,30 +150,33 @@ class FollowReply:
         self._reply.set_exception(exc_info)
 
 
-async def _recheck(caller: Caller, connection: Connection) -> None:
-    """Take a client off the logs that it may not follow as who it is now."""
-    for log in connection.followed():
-        place = connection.place_of(log)
-        if place is not None:
-            await _recheck_log(caller, log, place)
+async def _recheck(caller: Caller) -> None:
+    """Take a client off the logs that it may not follow as who it is now.
+
+    The connection is asked by a message, which finds all that was answered to who it was before; what is answered
+    from now on, `FollowReply` looks at.
+    """
+    try:
+        followed = await caller.ref.ask(Followed())
+    except pykka.ActorDeadError:
+        return
+    except InboxFull:  # it cannot be found out, so it has to begin anew
+        caller.hang(CloseCode.TRY_AGAIN_LATER)
+        return
+    for log, place in followed.items():
+        await _recheck_log(caller, log, place)
 
 
 async def _recheck_log(caller: Caller, log: str, place: LoopRef[Any]) -> None:
     principal = caller.peer.principal
     kind, _, name = log.partition(":")
     try:
-        await _permit(caller.services, Permission(principal, _FOLLOWING[kind], name))
+        await permit(caller.services, Permission(principal, _FOLLOWING[kind], name))
     except BrokerError:
         _take_off(caller, log, place)
         return
     if kind == "session" and place.is_alive():
         place.tell(ops.Recheck(principal, caller.ref), urgent=True)  # its role, which a scope may have given it
-
-
-async def _permit(services: Services, check: Permission) -> None:
-    waiting = services.hooks.run_gates(services.hooks.permission, check)
-    if waiting is not None:
-        await waiting
 
 
 def _take_off(caller: Caller, log: str, place: LoopRef[Any]) -> None:

@@ -6,10 +6,10 @@ from aiohttp import web
 
 from broker.errors import BrokerError
 from broker.fence import contained
-from broker.messages import ANONYMOUS, Principal
+from broker.messages import Principal
 from broker.offers import Mounted, PluginRefused
 from broker.web.doors import check_page
-from broker.web.identity import identify
+from broker.web.identity import require
 from broker.web.problems import Handler
 from broker.web.services import SERVICES, Services
 
@@ -46,7 +46,8 @@ def _serve(mounted: Mounted) -> Handler:
 
     async def serve(request: web.Request) -> web.StreamResponse:
         if route.scope is not None:
-            _introduce(request, await _admit(request, route.scope))
+            check_page(request)
+            _introduce(request, await require(request, route.scope))
         try:
             return await contained(ask(request))
         except (BrokerError, web.HTTPException):
@@ -63,18 +64,3 @@ def _introduce(request: web.Request, by: Principal) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", web.NotAppKeyWarning)
         request["principal"] = by
-
-
-async def _admit(request: web.Request, scope: str) -> Principal:
-    """Return who asks, if they have the scope.
-
-    Raises:
-        BrokerError: `unauthenticated`, `forbidden`, or what a plugin refuses with.
-    """
-    check_page(request)
-    by = await identify(request, "http")
-    if by is ANONYMOUS or scope in by.scopes:  # where nobody has to say who they are, everybody has every scope
-        return by
-    if by.user is None and not by.scopes:
-        raise BrokerError("unauthenticated")
-    raise BrokerError("forbidden", f"This takes the scope {scope}.")

@@ -18,6 +18,9 @@ __all__ = ["ABNORMAL", "Receiver"]
 ABNORMAL: Final = 1006
 """The close code of a connection that ended without one (RFC 6455 section 7.4.1)."""
 
+UNDECLARED: Final = 20 * 1024
+"""Bytes that a message of one may have that has still to say who it is: a token, and little else."""
+
 
 class Receiver:
     """Hands on what a client sends: messages to its caller, the rest to its connection.
@@ -38,8 +41,12 @@ class Receiver:
 
     async def receive(self, socket: FrameSocket, request: web.Request) -> int:
         """Read the client to its end; return the close code that it ended with."""
-        limit = self._caller.services.settings.limits.message_bytes
-        code = await socket.listen(request, self, limit).ended
+        caller = self._caller
+        limit = caller.services.settings.limits.message_bytes
+        reader = socket.reader(request, self, limit if caller.deadline is None else min(limit, UNDECLARED))
+        caller.reader = reader
+        reader.start()
+        code = await reader.ended
         ours = None if self._ref.actor is None else self._ref.actor.close_code
         if ours is not None or code is None:
             return ours or ABNORMAL
@@ -60,7 +67,7 @@ class Receiver:
     def pong(self, payload: bytes) -> None:
         """Note that the peer is there."""
         if self._ref.actor is not None:
-            self._ref.actor.ponged()
+            self._ref.actor.ponged(payload)
         self._passes("pong", len(payload))
 
     def piece(self, size: int) -> None:

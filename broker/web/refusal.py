@@ -15,7 +15,7 @@ from broker.web.problems import problem
 from broker.web.reader import FrameSocket
 from broker.web.services import SERVICES
 
-__all__ = ["turn_away"]
+__all__ = ["GOOD_BYE_SECONDS", "turn_away"]
 
 GOOD_BYE_SECONDS: Final = 1.0
 """How long one that is not let in may take to answer the close; nothing else it says is heard."""
@@ -25,9 +25,7 @@ RETRY_SECONDS: Final = 1
 _TRY_AGAIN: Final = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 
-async def turn_away(
-    request: web.Request, protocol: str, error: BrokerError, said: bytes = b""
-) -> web.StreamResponse:
+async def turn_away(request: web.Request, protocol: str, error: BrokerError, said: bytes = b"") -> web.StreamResponse:
     """Answer a handshake that a plugin refuses.
 
     Who it is, is told by a close code, since browsers show a page nothing of an HTTP refusal. Whatever else went wrong

@@ -8,6 +8,7 @@ from broker.actors.futures import ReplyTo
 from broker.actors.ref import LoopRef
 from broker.clock import rfc3339
 from broker.errors import BrokerError
+from broker.hooks import Permission
 from broker.messages import Principal, SessionRow
 from broker.protocol.payloads import Start
 from broker.sessions import role_of
@@ -114,6 +115,8 @@ async def _may_see(services: Services, trace: Trace, by: Principal) -> bool:
     """
     if "admin" in by.scopes or trace.session_id is None:  # a failed request is known to whom it was told, by its id
         return True
+    if not await services.hooks.permits(Permission(by, "session.history", trace.session_id)):
+        return False
     row: SessionRow | None = None
     if trace.is_turn:
         row = await services.store.read("session", trace.session_id)

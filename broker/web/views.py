@@ -7,18 +7,19 @@ import msgspec
 
 from broker.clock import rfc3339
 from broker.errors import BrokerError
-from broker.messages import Record, SessionRow
+from broker.hooks import Permission
+from broker.messages import Principal, Record, SessionRow
+from broker.protocol.payloads import Listing
 from broker.sessions import messages_of, session_data
-from broker.web.services import to_json
+from broker.web.services import Services, to_json
 
 __all__ = [
-    "before_of",
     "encode_events",
     "encode_messages",
     "encode_records",
     "event_data",
+    "list_sessions",
     "record_data",
-    "sessions_page",
 ]
 
 
@@ -59,16 +60,35 @@ def encode_events(records: list[Record]) -> bytes:
     return to_json({"events": [event_data(record) for record in records]})
 
 
-def sessions_page(rows: list[SessionRow], limit: int) -> dict[str, Any]:
-    """Return a page of sessions, with the cursor of the next one if there is a row more than fits on this one."""
-    page: dict[str, Any] = {"sessions": [session_data(row) for row in rows[:limit]]}
+async def list_sessions(
+    services: Services, by: Principal, listing: Listing, *, everyone: bool = False
+) -> dict[str, Any]:
+    """Return the answer to `session.list`, with the cursor of the next page if there is one.
+
+    Sessions that one may not attach to are left out, so a page may have fewer than `limit`.
+
+    Args:
+        services: the broker's parts.
+        by: who asks.
+        listing: which page.
+        everyone: whether others' sessions are listed too.
+
+    Raises:
+        BrokerError: `invalid_message`: the cursor is none of ours.
+    """
+    limit, hooks = listing.limit, services.hooks
+    rows: list[SessionRow] = await services.store.read(
+        "sessions", by.user, everyone=everyone, limit=limit + 1, before=_before_of(listing.cursor)
+    )
+    seen = [row for row in rows[:limit] if await hooks.permits(Permission(by, "session.attach", row.session_id))]
+    page: dict[str, Any] = {"sessions": [session_data(row) for row in seen]}
     if len(rows) > limit:
         last = rows[limit - 1]
         page["cursor"] = base64.urlsafe_b64encode(f"{last.created_at} {last.session_id}".encode()).decode()
     return page
 
 
-def before_of(cursor: str | None) -> tuple[int, str] | None:
+def _before_of(cursor: str | None) -> tuple[int, str] | None:
     """Return what a cursor stands for.
 
     Raises:

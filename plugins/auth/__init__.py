@@ -18,8 +18,8 @@ from broker.errors import BrokerError, CloseCode
 from broker.hooks import Auth, Broker, Handshake, Peer, Permission, Plugin, Principal, Route, Undeclared
 
 from .issuing import issue, verifier_of
-from .permissions import permit
-from .revocations import Kind, Revocations
+from .permissions import Permissions
+from .revocations import Kind, Revocations, of_issuer
 from .settings import Settings as AuthSettings
 from .sources import shown_by
 from .standing import Standing, is_named
@@ -30,16 +30,18 @@ __all__ = ["Identity"]
 
 HOW: Final = "Authorization: Bearer TOKEN"
 HOW_PAGES_DO: Final = "or the subprotocol bearer.TOKEN beside the format's"
+_HOW_TO_REVOKE: Final = 'Say {"user": NAME}, {"jti": ID} or {"jti": ID, "issuer": ISS}.'
 REVOKED: Final = "revoked; a new token is needed"
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
 class _Revoke(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /api/v1/revocations`: one of both."""
+    """The body of `POST /api/v1/revocations`: a user, or a token, of one issuer or of whichever has it."""
 
     user: _Name | None = None
     jti: _Name | None = None
+    issuer: _Name | None = None
 
 
 class Identity(Plugin):
@@ -58,13 +60,13 @@ class Identity(Plugin):
         self._verifier = Verifier(settings, broker.now, broker.monotonic)
         self._writing = asyncio.Lock()
         self._revocations = Revocations(broker.now, _keep(settings), None)
-        self._standing = self._judge()
+        self._judge()
 
     async def start(self) -> None:
         """Read what was revoked, and begin to fetch keys."""
         file = Path(self.settings.revoked_file) if self.settings.revoked_file else None
         self._revocations = await asyncio.to_thread(Revocations, self.broker.now, _keep(self.settings), file)
-        self._standing = self._judge()
+        self._judge()
         for issuer in self._verifier.fetched:
             issuer.start(self.broker.spawn)
 
@@ -80,7 +82,7 @@ class Identity(Plugin):
         earlier = self._verifier
         self._verifier = Verifier(settings, self.broker.now, self.broker.monotonic, earlier)
         self.settings, self._revocations.keep = settings, _keep(settings)
-        self._standing = self._judge()
+        self._judge()
         for issuer in set(earlier.fetched) - set(self._verifier.fetched):
             issuer.stop()
         for issuer in set(self._verifier.fetched) - set(earlier.fetched):
@@ -88,19 +90,21 @@ class Identity(Plugin):
         self.broker.spawn(self._part(self._is_lost), name="close what is not let in any more")
         return True
 
-    def _judge(self) -> Standing:
-        return Standing(self._verifier.marks, self.settings.revoked, self._revocations, self.broker.now)
+    def _judge(self) -> None:
+        """Judge by the settings and revocations as they are now."""
+        settings = self.settings
+        self._standing = Standing(self._verifier.marks, settings.revoked, self._revocations, settings.leeway)
+        self._permissions = Permissions(settings)
 
     def _is_lost(self, peer: Peer) -> bool:
         return self._standing.is_lost(peer.principal)
 
     def trouble(self) -> str | None:
-        """Tell of keys that were never fetched, where there are no others."""
+        """Tell of keys that cannot be fetched, where there are no others; whence, only the log says, not everybody."""
         fetched = self._verifier.fetched
         if self.settings.keys or not fetched or any(issuer.fetched for issuer in fetched):
             return None
-        urls = ", ".join(issuer.settings.url for issuer in fetched)
-        return f"the keys of tokens could not be fetched yet: {urls}"
+        return "the keys that tokens are checked with cannot be fetched; the log says why"
 
     # -- gates --------------------------------------------------------------------------------------
 
@@ -116,14 +120,18 @@ class Identity(Plugin):
             return Undeclared(self.settings.first_message)
         raise BrokerError("unauthenticated", hint=HOW if handshake.protocol == "http" else f"{HOW}, {HOW_PAGES_DO}")
 
-    async def on_auth(self, auth: Auth) -> Principal:
-        """Say who shows a token in band."""
+    async def on_auth(self, auth: Auth) -> Principal | None:
+        """Say who shows a token in band; of one who shows a ticket, whether it is still good."""
+        if auth.known is not None:
+            self._refuse_lost(auth.known)
+            return None
         return await self._recognize(auth.token, api_keys=True)
 
     def on_permission(self, check: Permission) -> None:
         """Judge by patterns and scopes, each time anew."""
-        self._refuse_lost(check.principal)
-        permit(check, self.settings)
+        if self._standing.is_lost(check.principal):
+            raise refusal("revoked")
+        self._permissions.check(check)
 
     def connected(self, peer: Peer) -> Awaitable[None] | None:
         """Close a connection that was on its way in while it was revoked."""
@@ -181,9 +189,13 @@ class Identity(Plugin):
         """Return what a token says, for which keys are fetched if need be."""
         if settings.mode == "none":
             raise BrokerError("unavailable", "With mode: none nobody is asked for a token.")
-        claims, _ = await verifier_of(settings).verify(token)
+        verifier = verifier_of(settings)
+        claims, entry = await verifier.verify(token)
+        claims.scope, claims.scopes = None, sorted(verifier.scopes_of(claims, entry)) or None
         said: dict[str, Any] = msgspec.to_builtins(claims)
-        return {name: value for name, value in said.items() if value is not None}
+        user = verifier.user_of(claims, entry)
+        here = {"user": user} if user != claims.sub else {}
+        return {name: value for name, value in said.items() if value is not None} | here
 
 
 class _Everybody(Identity):
@@ -212,9 +224,9 @@ def _whom(body: bytes) -> tuple[Kind, str]:
     try:
         wanted = msgspec.json.decode(body, type=_Revoke)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as e:
-        raise BrokerError("invalid_message", 'Say {"user": NAME} or {"jti": ID}.', hint=str(e)) from None
-    if wanted.user is not None and wanted.jti is None:
+        raise BrokerError("invalid_message", _HOW_TO_REVOKE, hint=str(e)) from None
+    if wanted.user is not None and wanted.jti is None and wanted.issuer is None:
         return "user", wanted.user
     if wanted.jti is not None and wanted.user is None:
-        return "jti", wanted.jti
-    raise BrokerError("invalid_message", 'Say {"user": NAME} or {"jti": ID}.')
+        return "jti", of_issuer(wanted.jti, wanted.issuer)
+    raise BrokerError("invalid_message", _HOW_TO_REVOKE)

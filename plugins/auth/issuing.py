@@ -37,10 +37,13 @@ def issue(settings: Settings, claims: Mapping[str, Any]) -> str:
         )
     said = {"iss": settings.issuer, "aud": settings.audience, **claims}
     token = jwt.encode(said, _signing(key), key.algorithm, headers={"kid": key.kid} if key.kid else None)
+    verifier = verifier_of(settings)
     try:
-        asyncio.run(verifier_of(settings).verify(token))
+        found, entry = asyncio.run(verifier.verify(token))
     except BrokerError as e:
         raise ValueError(f"such a token would not be let in: {e.hint or e.message}") from None
+    if lost := found.all_scopes() - verifier.scopes_of(found, entry):
+        raise ValueError(f"the key's tokens may not give {', '.join(sorted(lost))}; list it under scopes of the key")
     return token
 
 

@@ -4,7 +4,8 @@ What a token says of them is kept as the JSON it is, a list of patterns or a map
 read when somebody is about to do something: tickets carry the same.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -13,28 +14,13 @@ __all__ = ["allows", "allows_somewhere", "check_claim", "matches"]
 MOST_PATTERNS: Final = 256
 """Patterns in one claim."""
 LONGEST_PATTERN: Final = 256
-"""Characters of one pattern, the length of a room's name."""
+"""Characters of one pattern."""
+LONGEST_NAME: Final = 256
+"""Characters of the longest name that there is, of a room, a session or a user; no other fits any pattern."""
 
 USER: Final = "{user}"
 _ANY: Final = "*"
 _ONE: Final = "?"
-
-
-class _Wild(str):
-    """A piece of a pattern that stands for others; the same character in a user's name stands for itself."""
-
-    __slots__ = ()
-
-
-@lru_cache(maxsize=4096)
-def _compiled(pattern: str, user: str) -> tuple[str, ...]:
-    """Return the pieces of a pattern, with the user's name put in literally."""
-    pieces: list[str] = []
-    for index, part in enumerate(pattern.split(USER)):
-        if index:
-            pieces.extend(user)
-        pieces.extend(_Wild(char) if char in {_ANY, _ONE} else char for char in part)
-    return tuple(pieces)
 
 
 def matches(pattern: str, name: str, user: str = "") -> bool:
@@ -45,24 +31,34 @@ def matches(pattern: str, name: str, user: str = "") -> bool:
         name: the name, of a room or session.
         user: what `{user}` in the pattern stands for; its characters are no wildcards.
     """
-    if pattern == _ANY:
-        return True
-    pieces = _compiled(pattern, user)
-    at = here = 0
-    star, resume = -1, 0
-    while here < len(name):
-        piece = pieces[at] if at < len(pieces) else None
-        if piece == _ANY and isinstance(piece, _Wild):
-            star, resume = at, here
-            at += 1
-        elif piece is not None and (piece == name[here] or (piece == _ONE and isinstance(piece, _Wild))):
-            at, here = at + 1, here + 1
-        elif star >= 0:  # let the last star take one character more
-            resume += 1
-            at, here = star + 1, resume
-        else:
-            return False
-    return all(isinstance(piece, _Wild) and piece == _ANY for piece in pieces[at:])
+    return pattern == _ANY or bool(_matcher(pattern, user)(name))
+
+
+@lru_cache(maxsize=1024)
+def _matcher(pattern: str, user: str) -> Callable[[str], object]:
+    """Return what tells whether a name fits; most patterns are a name, or the beginning of one."""
+    shortest = len(pattern) - pattern.count(_ANY) + pattern.count(USER) * (len(user) - len(USER))
+    if shortest > LONGEST_NAME:
+        return lambda _: False
+    begins = pattern.removesuffix(_ANY)
+    if not {_ANY, _ONE} & set(begins):
+        text = begins.replace(USER, user)
+        return text.__eq__ if begins == pattern else lambda name: name.startswith(text)
+    return re.compile(_expression(pattern, user), re.DOTALL).fullmatch
+
+
+def _expression(pattern: str, user: str) -> str:
+    """Return a pattern as a regular expression that tries nothing twice: each piece is found where it comes first."""
+    first, *others = (_literally(piece, user) for piece in re.sub(r"\*+", _ANY, pattern).split(_ANY))
+    if not others:
+        return first
+    return first + "".join(f"(?>.*?{piece})" for piece in others[:-1]) + f".*{others[-1]}"
+
+
+def _literally(piece: str, user: str) -> str:
+    # The name is put in last, and as it is: what looks like a wildcard in it is none.
+    parts = ("".join("." if char == _ONE else re.escape(char) for char in part) for part in piece.split(USER))
+    return re.escape(user).join(parts)
 
 
 def check_claim(claim: Any) -> None:
@@ -89,8 +85,14 @@ def allows(claim: Any, verb: str, name: str | None, user: str) -> bool:
         name: to which room or session; None for one that has no name yet, which only `*` fits.
         user: who.
     """
-    if isinstance(claim, list) and _ANY in claim:
-        return True
+    if isinstance(claim, list):  # the usual case, at every message about a room or a session
+        if _ANY in claim:
+            return True
+        if name is not None:
+            for one in claim:
+                if isinstance(one, str) and _matcher(one, user)(name):
+                    return True
+        return False
     for pattern, verbs in _pairs(claim):
         if verbs is not None and verb not in verbs:
             continue

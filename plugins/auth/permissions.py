@@ -3,13 +3,15 @@
 from functools import lru_cache
 from typing import Final
 
+import attrs
+
 from broker.errors import BrokerError
 from broker.hooks import Permission
 
 from .patterns import allows, allows_somewhere, matches
 from .settings import Settings
 
-__all__ = ["permit"]
+__all__ = ["Permissions"]
 
 CLAIM_OF: Final = {"room": "rooms", "session": "sessions", "turn": "sessions", "approval": "sessions"}
 """Which claim an operation is judged by, by its first word; the rest of it is the verb that mappings list."""
@@ -21,33 +23,63 @@ LISTING: Final = frozenset({"list"})
 """Verbs that are about several at once: the core shows one's own, where any pattern lets list at all."""
 
 
-def permit(check: Permission, settings: Settings) -> None:
-    """Let somebody do something, or refuse it.
+KNOWN: Final = 1024
+"""Operations whose rule is remembered; there are some thirty, and those of plugins."""
 
-    Raises:
-        BrokerError: `unauthenticated` for nobody, `forbidden` with a hint.
+
+@attrs.frozen
+class _Rule:
+    """What an operation takes.
+
+    Attributes:
+        scopes: all of these.
+        claim: the claim that has to allow it; None for none.
+        verb: what the claim calls it.
     """
-    who, operation = check.principal, check.operation
-    if "admin" in who.scopes or operation in LEAVING:
-        return
-    if who.user is None:
-        raise BrokerError("unauthenticated")
-    for pattern, scope in settings.require.items():
-        if scope not in who.scopes and matches(pattern, operation):
-            raise BrokerError("forbidden", f"That takes the scope {scope}.")
-    claim, verb = _judged(operation)
-    if claim is None:
-        return
-    granted = who.claims.get(claim)
-    if verb in LISTING and check.resource is None:
-        allowed = allows_somewhere(granted, verb)
-    else:
-        allowed = allows(granted, verb, check.resource, who.user)
-    if not allowed:
-        raise BrokerError("forbidden", f"What you showed does not allow {operation} here.", hint=f"the claim {claim}")
+
+    scopes: frozenset[str]
+    claim: str | None
+    verb: str
 
 
-@lru_cache(maxsize=1024)
-def _judged(operation: str) -> tuple[str | None, str]:
-    domain, _, verb = operation.partition(".")
-    return CLAIM_OF.get(domain), verb
+class Permissions:
+    """Lets do, or refuses, by one version of the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._require = tuple(settings.require.items())
+        # Not on the class: the rules are gone with their settings.
+        self._rule_of = lru_cache(maxsize=KNOWN)(self._make)
+
+    def check(self, check: Permission) -> None:
+        """Let somebody do something, or refuse it.
+
+        Raises:
+            BrokerError: `unauthenticated` for nobody, `forbidden` with a hint.
+        """
+        who, operation = check.principal, check.operation
+        rule = self._rule_of(operation)
+        if rule is None or "admin" in who.scopes:
+            return
+        if who.user is None:
+            raise BrokerError("unauthenticated")
+        if not rule.scopes <= who.scopes:
+            missing = ", ".join(sorted(rule.scopes - who.scopes))
+            raise BrokerError("forbidden", f"That takes the scope {missing}.")
+        if rule.claim is None:
+            return
+        granted = who.claims.get(rule.claim)
+        if rule.verb in LISTING and check.resource is None:
+            allowed = allows_somewhere(granted, rule.verb)
+        else:
+            allowed = allows(granted, rule.verb, check.resource, who.user)
+        if not allowed:
+            message = f"What you showed does not allow {operation} here."
+            raise BrokerError("forbidden", message, hint=f"the claim {rule.claim}")
+
+    def _make(self, operation: str) -> _Rule | None:
+        """Return what an operation takes; None if nothing."""
+        if operation in LEAVING:
+            return None
+        domain, _, verb = operation.partition(".")
+        scopes = frozenset(scope for pattern, scope in self._require if matches(pattern, operation))
+        return _Rule(scopes, CLAIM_OF.get(domain), verb)

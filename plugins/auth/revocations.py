@@ -13,7 +13,7 @@ import msgspec
 
 from broker.errors import BrokerError
 
-__all__ = ["Kind", "Revocations", "Unreadable"]
+__all__ = ["Kind", "Revocations", "Unreadable", "of_issuer"]
 
 MOST: Final = 100_000
 """Revocations that are in force at the same time; each takes some 200 bytes."""
@@ -35,6 +35,11 @@ class _Line(msgspec.Struct):
 _decode: Final = msgspec.json.Decoder(_Line).decode
 
 
+def of_issuer(jti: str, issuer: str | None) -> str:
+    """Return the name of a token that is unique to its issuer; `jti` alone means that of any."""
+    return jti if issuer is None else f"{issuer} {jti}"
+
+
 class Revocations:
     """Revoked users and tokens.
 
@@ -43,6 +48,9 @@ class Revocations:
         keep: seconds for which one is in force: as long as a token can live.
         file: where they are kept; None to forget them at the end.
 
+    Attributes:
+        some: whether there are any.
+
     Raises:
         Unreadable: the file holds something else.
         OSError: it cannot be read or written.
@@ -50,6 +58,7 @@ class Revocations:
 
     def __init__(self, now: Callable[[], int], keep: float, file: Path | None) -> None:
         self.keep = keep
+        self.some = False
         self._now = now
         self._file = file
         self._at: dict[Kind, dict[str, int]] = {"user": {}, "jti": {}}
@@ -61,11 +70,6 @@ class Revocations:
         return sum(len(names) for names in self._at.values())
 
     @property
-    def some(self) -> bool:
-        """Whether there are any."""
-        return bool(self._at["user"] or self._at["jti"])
-
-    @property
     def durable(self) -> bool:
         """Whether they outlive the broker."""
         return self._file is not None
@@ -75,7 +79,7 @@ class Revocations:
         return self._find("user", name)
 
     def of_token(self, jti: str) -> int | None:
-        """Return when a token was revoked, as `of_user`."""
+        """Return when a token was revoked, as `of_user`; its name is as `of_issuer` makes it."""
         return self._find("jti", jti)
 
     def add(self, kind: Kind, name: str) -> int:
@@ -88,6 +92,7 @@ class Revocations:
         if len(self) >= MOST and name not in self._at[kind]:
             raise BrokerError("overloaded", f"{MOST} revocations are in force already.", retry_after=60.0)
         self._at[kind][name] = self._now()
+        self.some = True
         return self._at[kind][name] + self._milliseconds
 
     def write(self, kind: Kind, name: str) -> None:
@@ -122,6 +127,7 @@ class Revocations:
         past = self._now() - self._milliseconds
         for kind, names in self._at.items():
             self._at[kind] = {name: at for name, at in names.items() if at >= past}
+        self.some = any(self._at.values())
 
     def _load(self, file: Path) -> None:
         lines = file.read_bytes().split(b"\n") if file.exists() else [b""]

@@ -12,10 +12,13 @@ from broker.hooks import Duration, Positive, Secret
 from .keys import Algorithm, KeyRefused, Verifying, read_private, read_public, read_secret
 from .patterns import check_claim
 
-__all__ = ["ApiKey", "Cookie", "Key", "Published", "Revoked", "Settings"]
+__all__ = ["API_KEYS", "ApiKey", "Cookie", "Key", "Published", "Revoked", "Settings"]
 
 SHORTEST_API_KEY: Final = 32
 """Characters of an API key; 32 of the letters and digits that `openssl rand -hex 16` prints are 128 bits."""
+
+API_KEYS: Final = "key:"
+"""Begins the names of those who are known by an API key; no token's user can be called so."""
 
 _NONE: Final = Secret("")
 _ORIGIN: Final = re.compile(r"https?://(\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(:[0-9]{1,5})?", re.ASCII)
@@ -24,6 +27,12 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 Text = Annotated[str, Meta(min_length=1)]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Prefix = Annotated[str, Meta(max_length=64)]
+
+
+def _check_prefix(prefix: str | None) -> None:
+    if prefix and (not prefix.isprintable() or prefix.startswith(API_KEYS)):
+        raise ValueError(f"a prefix has printable characters and does not begin with {API_KEYS}, as API keys' names do")
 
 
 @attrs.frozen(kw_only=True)
@@ -36,6 +45,8 @@ class Key:
         public_key: For all others: PEM, from a file or written out.
         private_key: PEM; only for `broker gentoken`. The broker itself never needs it.
         kid: Its name in tokens; a key without one is tried with each token of its algorithm.
+        prefix: Begins its users' names here: `corp:` makes `ann` `corp:ann`. Needed where there are several issuers.
+        scopes: What its tokens may give; null for all, but of several issuers not `admin`, `api` and `agent`.
     """
 
     algorithm: Algorithm
@@ -43,10 +54,18 @@ class Key:
     public_key: str = ""
     private_key: Secret = _NONE
     kid: Name | None = None
+    prefix: Prefix | None = None
+    scopes: tuple[Text, ...] | None = None
     verifying: Verifying = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
+        _check_prefix(self.prefix)
         object.__setattr__(self, "verifying", self._read())
+
+    @property
+    def mark(self) -> str:
+        """What tells it from other keys."""
+        return self.verifying.fingerprint
 
     def _read(self) -> Verifying:
         if self.algorithm.startswith("HS"):
@@ -74,6 +93,9 @@ class Published:
         refresh: How often they are fetched anew.
         cooldown: Time between two fetches for the sake of keys that nobody knows.
         timeout: Time that a fetch may take.
+        stale: Time for which the keys that were there last stay good while fetching fails.
+        prefix: Begins the names of its users here, as for `keys`.
+        scopes: What its tokens may give, as for `keys`.
     """
 
     issuer: Name
@@ -81,8 +103,12 @@ class Published:
     refresh: Annotated[Duration, Positive] = 300.0
     cooldown: Annotated[Duration, Positive] = 30.0
     timeout: Annotated[Duration, Positive, Meta(le=9)] = 5.0
+    stale: Annotated[Duration, Positive] = 86400.0
+    prefix: Prefix | None = None
+    scopes: tuple[Text, ...] | None = None
 
     def __attrs_post_init__(self) -> None:
+        _check_prefix(self.prefix)
         try:
             url = urlsplit(self.url)
             secure = url.scheme == "https" or (url.scheme == "http" and url.hostname in _LOOPBACK)
@@ -95,6 +121,11 @@ class Published:
             raise ValueError("expected a url such as https://id.example.org/.well-known/jwks.json")
         if "@" in url.netloc:
             raise ValueError("the url must not hold a password; keys are published to everybody")
+
+    @property
+    def mark(self) -> str:
+        """What tells it from other keys, whichever they are there."""
+        return self.url
 
 
 @attrs.frozen(kw_only=True)
@@ -147,12 +178,12 @@ class Revoked:
     """What is not let in, whatever it shows. Taken over by SIGHUP.
 
     Attributes:
-        users: Users, by their `sub`.
-        tokens: Tokens, by their `jti`.
+        users: Users, by their names here, which begin with their issuer's `prefix`.
+        tokens: Tokens, by their `jti`, or by `iss`, a blank and `jti`.
     """
 
     users: tuple[Name, ...] = ()
-    tokens: tuple[Name, ...] = ()
+    tokens: tuple[Text, ...] = ()
 
 
 @attrs.frozen(kw_only=True)
@@ -201,6 +232,11 @@ class Settings:
         check_claim(list(self.rooms))
         check_claim(list(self.sessions))
 
+    @property
+    def entries(self) -> "list[Key | Published]":
+        """All that says which keys there are."""
+        return [*self.keys, *self.jwks]
+
     def _mistakes(self) -> list[str]:
         found: list[str] = []
         if self.mode == "jwt" and not (self.keys or self.jwks or self.api_keys):
@@ -208,6 +244,11 @@ class Settings:
         issuers = [issuer.issuer for issuer in self.jwks] + [self.issuer] * bool(self.keys)
         if len(set(issuers)) < len(issuers):
             found.append("each issuer can stand here once: no key of one may verify the tokens of another")
+        if len(issuers) > 1 and any(entry.prefix is None for entry in self.entries):
+            found.append(
+                'with several issuers each key and each entry of jwks needs a prefix, such as "corp:", or one '
+                "issuer's ann would be the other's; the same prefix, or an empty one, only where that is meant"
+            )
         if len(named := [key.kid for key in self.keys if key.kid]) > len(set(named)):
             found.append("two keys have the same kid")
         shown = [api_key.key.reveal() for api_key in self.api_keys.values()]

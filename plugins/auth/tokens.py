@@ -20,7 +20,7 @@ from broker.errors import BrokerError
 from .keys import Verifying
 from .patterns import check_claim
 
-__all__ = ["LONGEST", "Claims", "Header", "Rules", "check", "name_of", "peek", "read", "refusal"]
+__all__ = ["LONGEST", "LONGEST_NAME", "Claims", "Header", "Rules", "check", "name_of", "peek", "read", "refusal"]
 
 LONGEST: Final = 8192
 """Bytes of a token; a longer one is refused before anything is made of it."""
@@ -30,8 +30,15 @@ _MISSING: Final = re.compile(r"missing required field `(\w+)`")
 _PLACE: Final = re.compile(r"\$\.(\w+)")
 _NOT_JSON: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
-User = Annotated[str, Meta(min_length=1, max_length=256)]
+LATEST: Final = 253_402_300_799
+"""Seconds since the epoch at the end of the year 9999; what lies outside of the calendar is no time."""
+
+LONGEST_NAME: Final = 256
+"""Characters of a user's name, here as everywhere."""
+
+User = Annotated[str, Meta(min_length=1, max_length=LONGEST_NAME)]
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
+Time = Annotated[int, Meta(ge=0, le=LATEST)] | Annotated[float, Meta(ge=0, le=LATEST)]
 
 
 class Header(Struct):
@@ -59,9 +66,9 @@ class Claims(Struct):
     iss: str
     sub: User
     aud: str | list[str]
-    exp: int | float
-    nbf: int | float | None = None
-    iat: int | float | None = None
+    exp: Time
+    nbf: Time | None = None
+    iat: Time | None = None
     jti: Id | None = None
     scope: str | None = None
     scopes: list[str] | None = None

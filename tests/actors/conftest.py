@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from broker.actors.agent_bridge import start_bridge
-from broker.actors.connection import Connection, ConnectionOptions, SocketReply
+from broker.actors.connection import Connection, ConnectionOptions
 from broker.actors.lifecycle import StopSession
 from broker.actors.options import AgentOptions, RoomOptions, SessionOptions
 from broker.actors.ref import LoopRef
@@ -25,6 +25,7 @@ from broker.actors.registry import (
     ToSession,
     Wake,
 )
+from broker.actors.reply import SocketReply
 from broker.actors.room import Room
 from broker.actors.session import Session
 from broker.actors.store import Store, StoreHandle

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from broker.actors.connection import Connection, Hang, Pinged, SocketReply
+from broker.actors.connection import Connection, Hang, Pinged
+from broker.actors.reply import SocketReply
 from broker.errors import CLOSE_REASONS, BrokerError, CloseCode
 from broker.protocol.native import NATIVE
 from broker.protocol.outgoing import Direct, Failure, Parcel, Response, Welcome

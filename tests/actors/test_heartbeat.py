@@ -31,7 +31,7 @@ async def test_a_peer_is_pinged_once_each_interval_and_stays_if_it_answers(house
     for number in range(1, 5):
         house.clock.advance(1)
         assert pings(client) == number
-        client.ref.actor.ponged()
+        client.ref.actor.ponged(bytes(client.socket.frames[-1].payload))
         house.clock.advance(INTERVAL - 1)
     assert client.ref.actor.close_code is None
 
@@ -51,6 +51,21 @@ async def test_a_peer_that_sends_but_does_not_pong_is_closed_with_4000_and_cut(h
     assert house.stats.dropped == {"heartbeat": 1}
     house.clock.advance(house.connection.patience)
     assert client.socket.aborted
+
+
+async def test_only_the_pong_that_carries_the_last_ping_counts(house: Any, heartbeats: Any) -> None:
+    client = house.connect()
+    heartbeats.add(client.ref)
+    house.clock.advance(INTERVAL + 0.01)
+    first = client.socket.frames[-1].payload
+    client.ref.actor.ponged(first)
+    house.clock.advance(INTERVAL)
+    assert pings(client) == 2
+    for guess in (b"", b"broker", first):
+        client.ref.actor.ponged(guess)
+    house.clock.advance(TIMEOUT + 0.5)
+    await settled(client.ref)
+    assert client.socket.close_code == CloseCode.HEARTBEAT_MISSED
 
 
 async def test_a_stalled_peer_is_cut_even_though_it_never_reads_the_good_bye(house: Any, heartbeats: Any) -> None:

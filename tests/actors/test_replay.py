@@ -15,10 +15,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from broker.actors.connection import Connection, ConnectionOptions, SocketReply
+from broker.actors.connection import Connection, ConnectionOptions
 from broker.actors.futures import NO_ONE
 from broker.actors.options import SessionOptions
 from broker.actors.ref import LoopRef
+from broker.actors.reply import SocketReply
 from broker.actors.session import Session
 from broker.actors.store import Committed, WriteFailed
 from broker.actors.supervisor import Supervisor

@@ -1,6 +1,7 @@
 """What `check-config --print` and `config-schema` say is what the broker reads."""
 
 import json
+import re
 from pathlib import Path
 
 import attrs
@@ -11,6 +12,7 @@ from broker.config import Settings, load
 from broker.config.profiles import AcpProfile, Deadlines, EchoProfile
 from broker.config.schema import descriptions, json_schema
 from broker.config.show import as_data, as_yaml
+from broker.plugin_loader import load as load_plugins
 
 SAMPLE = Path(__file__).parents[2] / "config.yaml"
 CLASSES = [Settings, AcpProfile, EchoProfile, Deadlines] + [
@@ -30,6 +32,23 @@ def test_the_sample_names_every_setting():
     loaded = load(SAMPLE, {}, {})
     left_out = [line for line in as_yaml(loaded) if line.endswith("# default")]
     assert left_out == []
+
+
+def test_what_is_commented_out_of_the_sample_is_right_and_shows_the_plugins_defaults(tmp_path: Path):
+    text = SAMPLE.read_text()
+    block = text[text.index("plugins: ") : text.index("log:")].replace("metrics: {}", "metrics:")
+    (tmp_path / "config.yaml").write_text(re.sub(r"^  # ", "  ", block, flags=re.MULTILINE))
+    for name in ("auth", "backend", "metrics"):
+        (tmp_path / f"{name}.{'token' if name == 'metrics' else 'key'}").write_text(f"{name}-" + "0123456789" * 4)
+    loaded = load(tmp_path / "config.yaml", {}, {})
+    plugins = load_plugins(loaded.settings, loaded.file)
+    assert plugins.problems == []
+    shown = {record.name: record.settings for record in plugins.records if record.plugin is not None}
+    assert list(loaded.settings.plugins) == ["metrics", "rate_limit", "auth"]
+    assert shown["rate_limit"] == type(shown["rate_limit"])()
+    assert attrs.evolve(shown["metrics"], token=None) == type(shown["metrics"])()
+    made = type(shown["auth"])(mode="jwt", keys=shown["auth"].keys, api_keys=shown["auth"].api_keys)
+    assert shown["auth"] == made
 
 
 def test_what_is_printed_gives_the_same_settings_again(tmp_path: Path):

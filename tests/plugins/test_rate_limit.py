@@ -402,6 +402,18 @@ def test_there_is_room_for_only_so_many_and_the_oldest_goes(door: Open) -> None:
     assert purses.get(0) is None
 
 
+def test_connections_that_nobody_sees_leave_are_forgotten_like_all_else(door: Open) -> None:
+    """One that never said who it is has sent something, and is not announced when it goes."""
+    here = door("{}")
+    for number in range(500):
+        here.send(peer(number), action="auth")
+        here.send(peer(number))
+    here.clock.advance(60)
+    for number in range(500, 1000):
+        here.send(peer(number), action="auth")
+    assert len(here.plugin._clients) <= 501
+
+
 def test_a_forgotten_users_connections_share_its_next_allowance(door: Open) -> None:
     here = door(f"{{{OFF}, burst: 1, user: {{messages: 4/s}}, address: {{messages: null, handshakes: null}}}}")
     here.send(peer(1, "ann"))

@@ -36,15 +36,30 @@ REFUSALS = {
 class Door(Plugin):
     """A token is `NAME;SCOPE,SCOPE;SECONDS`, or a word that is refused; with none one may say who one is for 5 s."""
 
+    def __init__(self, settings, broker):
+        super().__init__(settings, broker)
+        self.open = asyncio.Event()
+        self.asked = []
+
+    async def wait(self, what):
+        self.asked.append(what)
+        await self.open.wait()
+
     def on_handshake(self, handshake):
+        if "busy" in handshake.query:
+            raise REFUSALS["many"]
         if handshake.known is not None:
-            return None
+            return self.wait(handshake.known.user) if "slow" in handshake.query else None
         items = [item.strip() for item in handshake.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         shown = [item.removeprefix("bearer.") for item in items if item.startswith("bearer.")]
         token = shown[0] if shown else handshake.query.get("token")
         return Undeclared(5.0) if token is None else self.read(token)
 
     async def on_auth(self, auth):
+        if auth.known is not None:
+            if auth.known.user == "eve":
+                raise REFUSALS["banned"]
+            return await self.wait("eva") if auth.known.user == "eva" else None
         if auth.token == "later":
             await asyncio.get_running_loop().create_future()
         return self.read(auth.token)
@@ -61,9 +76,15 @@ class Door(Plugin):
     def on_permission(self, check):
         if "calm" in check.principal.scopes:
             raise BrokerError("forbidden", "Be calm.")
+        if check.operation == "agent.serve" and check.principal.user == "mole":
+            raise REFUSALS["bad"]
+        if "maker" in check.principal.scopes and check.operation == "session.attach":
+            raise BrokerError("forbidden", "Make, but do not look.")
+        if "slow" in check.principal.scopes:
+            return self.wait((check.operation, check.resource))
 
     def actions(self):
-        return {"door.open": lambda peer, payload: peer.principal.user}
+        return {"door.open": lambda peer, payload: [peer.principal.user, *sorted(peer.principal.scopes)]}
 
     def connected(self, peer):
         self.broker.stats.dropped[f"connected {peer.principal.user}"] += 1
@@ -122,9 +143,23 @@ async def ask(raw: Any, action: str, payload: Any = None) -> Any:
     return message["data"] if message["type"] == "response" else message["data"]["code"]
 
 
-def peers(app: App) -> list[str | None]:
+def connected(app: App) -> dict[Any, Principal]:
+    """Return who is known behind which connection."""
     assert app.registry.actor is not None
-    return [known.peer.principal.user for _, known in app.registry.actor._connections.values()]
+    return {ref: known.peer.principal for ref, known in app.registry.actor._connections.values()}
+
+
+def peers(app: App) -> list[str | None]:
+    return [principal.user for principal in connected(app).values()]
+
+
+def door(app: App) -> Any:
+    """Return the plugin."""
+    return app.services.hooks.auth[0].call.__self__
+
+
+def ticket(app: App, user: str) -> str:
+    return app.services.tickets.issue(Principal(user)).text
 
 
 # -- refused handshakes -------------------------------------------------------------------------------
@@ -205,10 +240,7 @@ async def test_a_token_beside_a_format_is_read_and_never_sent_back(
 
 
 async def test_a_ticket_lets_in_once_by_the_query_or_as_a_subprotocol(app: App, knock: Any) -> None:
-    def ticket() -> str:
-        return app.services.tickets.issue(Principal("ann", frozenset({"api"}))).text
-
-    one, other = ticket(), ticket()
+    one, other = ticket(app, "ann"), ticket(app, "ann")
     raw = await knock(app.port, f"/ws?ticket={one}")
     assert (await raw.message())["data"]["user"] == "ann"
     raw = await knock(app.port, Sec_WebSocket_Protocol=f"broker.v1.json, ticket.{other}")
@@ -216,6 +248,36 @@ async def test_a_ticket_lets_in_once_by_the_query_or_as_a_subprotocol(app: App, 
     for used in (one, other, "never"):
         again = await knock(app.port, f"/ws?ticket={used}")
         assert (await again.frame())[1][:2] == (4500).to_bytes(2)
+
+
+async def test_a_ticket_that_is_refused_for_now_can_be_shown_again(app: App, knock: Any) -> None:
+    text = ticket(app, "ann")
+    assert (await knock(app.port, f"/ws?busy=1&ticket={text}")).status == 429
+    raw = await knock(app.port, f"/ws?ticket={text}")
+    assert (await raw.message())["data"]["user"] == "ann"
+
+
+async def test_of_those_who_show_a_ticket_at_once_one_comes_in(app: App, knock: Any) -> None:
+    text = ticket(app, "ann")
+    knocking = [asyncio.ensure_future(knock(app.port, f"/ws?slow=1&ticket={text}")) for _ in range(3)]
+    await until(lambda: door(app).asked == ["ann"] * 3)
+    door(app).open.set()
+    first = sorted([(await (await one).frame())[0] for one in knocking])
+    assert first == [0x81, 0x88, 0x88]
+
+
+async def test_a_ticket_that_is_taken_back_while_it_waits_at_a_gate_lets_nobody_in(
+    app: App, enter: Open, knock: Any
+) -> None:
+    raw, waiting = await enter(), asyncio.ensure_future(knock(app.port, f"/ws?slow=1&ticket={ticket(app, 'ann')}"))
+    raw.say("auth", {"token": ticket(app, "eva")})
+    await until(lambda: sorted(door(app).asked) == ["ann", "eva"])
+    assert [app.services.tickets.void(user) for user in ("ann", "eva")] == [1, 1]
+    door(app).open.set()
+    assert (await (await waiting).frame())[1][:2] == (4500).to_bytes(2)
+    assert (await raw.message())["data"]["code"] == "unauthenticated"
+    assert await raw.end() == 4500
+    assert peers(app) == []
 
 
 # -- saying so after the welcome --------------------------------------------------------------------------
@@ -236,7 +298,7 @@ async def test_one_who_has_to_say_who_it_is_is_nobody_until_it_has(app: App, ent
     assert app.services.admission.unknown == 0
     assert await ask(ann, "send", {"to": {"users": ["bob"]}, "data": 2}) == {"delivered": 1}
     assert (await raw.message())["data"] == 2
-    assert await ask(raw, "door.open") == "bob"
+    assert await ask(raw, "door.open") == ["bob", "a", "b"]
     assert app.stats.dropped["connected bob"] == 1
     raw.send(0x88, (1000).to_bytes(2))
     assert await raw.end() == 1000
@@ -275,13 +337,16 @@ async def test_the_code_says_whether_to_try_again(enter: Open, token: str, code:
 
 
 @pytest.mark.parametrize("action", ["auth", "session.create"])
-async def test_what_is_sent_before_the_answer_is_refused(app: App, enter: Open, action: str) -> None:
+async def test_what_is_sent_before_the_answer_is_refused(
+    app: App, enter: Open, clock: ManualClock, action: str
+) -> None:
     raw = await enter()
     raw.say("auth", {"token": "later"}, "1")
     raw.say(action, {"token": "ann"}, "2")
     message = await raw.message()
     assert (message["id"], message["data"]["code"]) == ("2", "unauthenticated")
     assert await raw.end() == 4500
+    clock.advance(1)
     await until(lambda: app.stats.connections == 0 and peers(app) == [])
 
 
@@ -293,6 +358,36 @@ async def test_who_says_nothing_is_sent_away_in_time(app: App, enter: Open, cloc
     clock.advance(0.2)
     assert await silent.end() == 4500
     assert await ask(quick, "ping")
+
+
+async def test_a_message_of_one_who_has_not_said_who_it_is_is_short(app: App, enter: Open) -> None:
+    raw = await enter()
+    raw.writer.write(b"\x81\xfe" + (20 * 1024 + 1).to_bytes(2))
+    raw.writer.write(bytes(4))
+    assert await raw.end() == 1009
+    raw = await enter()
+    await ask(raw, "auth", {"token": "ann"})
+    assert await ask(raw, "echo", "x" * 100_000) == "x" * 100_000
+
+
+async def test_what_it_has_said_by_half_is_forgotten_with_the_good_bye_and_the_line_cut_soon(
+    app: App, enter: Open, clock: ManualClock
+) -> None:
+    raw = await enter()
+    raw.writer.write(b"\x81\xfe" + (20 * 1024).to_bytes(2) + bytes(4) + b"x" * 10_000)
+    assert app.registry.actor is not None
+    [aside] = app.registry.actor._aside.values()
+    caller: Any = aside.hang
+    decoder = caller.__self__.reader._decoder
+    await until(lambda: decoder._message is not None and len(decoder._message._parts) == 10_000)
+    clock.advance(5)
+    assert decoder._message is None
+    first, payload = await raw.frame()
+    assert (first, payload[:2]) == (0x88, (4500).to_bytes(2))
+    raw.writer.write(b"x" * 1000)
+    clock.advance(1)
+    assert await raw.end() is None
+    await until(lambda: app.stats.connections == 0)
 
 
 # -- a new token ------------------------------------------------------------------------------------------
@@ -334,9 +429,17 @@ async def test_a_token_that_is_not_taken_leaves_everything_as_it_was(
 
 async def test_a_ticket_is_taken_in_band_once(app: App, enter: Open) -> None:
     raw = await enter()
-    text = app.services.tickets.issue(Principal("ann")).text
+    text = ticket(app, "ann")
     assert (await ask(raw, "auth", {"token": text}))["user"] == "ann"
     assert await ask(raw, "auth", {"token": text}) == "forbidden"  # to the door, it is a token with another name
+
+
+async def test_who_shows_a_ticket_in_band_may_be_refused_by_a_gate(app: App, enter: Open) -> None:
+    raw = await enter()
+    text = ticket(app, "eve")
+    assert await ask(raw, "auth", {"token": text}) == "forbidden"
+    assert await raw.end() == 4503
+    assert app.services.tickets.look(text) is not None
 
 
 async def test_what_one_may_not_follow_with_the_new_token_is_taken_off(app: App, enter: Open) -> None:
@@ -374,6 +477,21 @@ async def test_what_one_asked_to_follow_before_the_new_token_is_checked_again(ap
     assert len((await ask(other, "room.presence", {"room": "lobby"}))["members"]) == 1
 
 
+async def test_what_was_granted_just_before_the_new_token_is_checked_again(app: App, enter: Open) -> None:
+    raw = await enter("ann")
+    [connection] = connected(app)
+    connection.hold()
+    raw.say("room.join", {"room": "lobby"}, "1")
+    await until(lambda: len(connection.actor_inbox) == 3)  # what it follows now, the answer, and the first page
+    raw.say("auth", {"token": "ann;calm"}, "2")
+    await until(lambda: connected(app)[connection].scopes == {"calm"})
+    connection.release()
+    assert (await raw.message())["id"] == "1"
+    assert (await raw.message())["event"] == "room.left"
+    assert (await raw.message())["id"] == "2"
+    assert connection.actor.followed() == []
+
+
 async def test_who_saw_a_session_by_a_scope_sees_it_no_longer_without(app: App, enter: Open) -> None:
     ann, boss = await enter("ann"), await enter("boss;admin")
     session_id = (await ask(ann, "session.create"))["session_id"]
@@ -383,6 +501,23 @@ async def test_who_saw_a_session_by_a_scope_sees_it_no_longer_without(app: App, 
         pass
     assert message["session_id"] == session_id
     assert await ask(boss, "session.attach", {"session_id": session_id}) == "forbidden"
+
+
+async def test_only_so_many_frames_are_looked_through_for_the_answer_to_our_close(
+    app: App, enter: Open, clock: ManualClock
+) -> None:
+    raw = await enter("ann;;100")
+    [caller] = app.services.expiry._stays
+    reader: Any = getattr(caller, "reader", None)
+    raw.send(0x82, b"binary")
+    assert (await raw.frame())[1][:2] == (1003).to_bytes(2)
+    raw.writer.write(b"\x81\x80mask" * 5000)
+    raw.send(0x88, (1003).to_bytes(2))
+    await until(lambda: reader.deaf)
+    assert not reader.ended.done()
+    clock.advance(app.services.connection.patience)
+    assert await raw.end() is None
+    await until(reader.ended.done)
 
 
 # -- what one may -------------------------------------------------------------------------------------------
@@ -413,6 +548,38 @@ async def test_each_request_is_checked_as_who_one_is_by_then(enter: Open) -> Non
     assert await ask(raw, "ping")
     await ask(raw, "auth", {"token": "ann"})
     assert await ask(raw, "echo", {"a": 1}) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("action", "payload"),
+    [("room.join", {"room": "lobby"}), ("turn.start", {"session_id": "s"}), ("door.open", {}), ("trace", {"id": "s"})],
+)
+async def test_what_was_granted_to_who_one_was_is_judged_again_as_who_one_is(
+    app: App, enter: Open, action: str, payload: dict[str, Any]
+) -> None:
+    raw = await enter("ann;slow")
+    if action == "turn.start":
+        payload = {**payload, "client_msg_id": "m", "content": "hi"}
+    raw.say(action, payload, "1")
+    await until(lambda: len(door(app).asked) == 1)
+    raw.say("auth", {"token": "ann;calm"}, "2")
+    assert (await raw.message())["id"] == "2"
+    door(app).open.set()
+    message = await raw.message()
+    assert (message["id"], message["data"]["code"]) == ("1", "forbidden")
+
+
+async def test_who_may_create_a_session_and_not_see_it_is_not_attached(app: App, enter: Open) -> None:
+    for scopes in ("maker", "maker,slow"):
+        door(app).open.set()
+        raw = await enter(f"ann;{scopes}")
+        session_id = (await ask(raw, "session.create"))["session_id"]
+        await ask(raw, "session.update", {"session_id": session_id, "title": "t"})
+        raw.say("ping")
+        assert (await raw.message())["type"] == "response"
+        assert [ref.actor.followed() for ref in connected(app)][-1] == []
+    await ask(raw, "auth", {"token": "ann"})
+    assert (await ask(raw, "session.attach", {"session_id": session_id}))["recovered"]
 
 
 async def test_one_asks_over_the_socket_where_ones_own_message_went(enter: Open) -> None:
@@ -453,6 +620,27 @@ async def test_agents_are_sent_away_too_when_their_token_ends(app: App, knock: A
     clock.advance(11)
     assert await raw.end() == 4001
     await until(lambda: len(app.services.expiry) == 0)
+
+
+async def greet(knock: Any, app: App, token: str) -> Any:
+    raw = await knock(app.port, f"/agent?token={token}", Sec_WebSocket_Protocol="agents.v1.json")
+    raw.send(0x81, json.dumps({"type": "hello", "id": "1", "data": {"agent": "shout"}}).encode())
+    return raw
+
+
+async def test_who_may_not_be_an_agent_any_more_by_the_time_it_says_hello_is_refused(app: App, knock: Any) -> None:
+    raw = await greet(knock, app, "mole;agent")
+    assert (await raw.message())["data"] == {"code": "unauthenticated", "message": "That is no token."}
+    assert await raw.end() == 4500
+
+
+async def test_an_agent_can_be_sent_away_before_plugins_are_asked_about_it(app: App, knock: Any) -> None:
+    raw = await greet(knock, app, "bot;agent,slow")
+    await until(lambda: door(app).asked == [("agent.serve", "shout")])
+    assert await app.facade.disconnect(lambda peer: peer.principal.user == "bot") == 1
+    door(app).open.set()
+    assert await raw.end() == 4510
+    assert not app.services.workers["shout"].members
 
 
 # -- sent away by a plugin ----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The actions about rooms, by a real client (PROTOCOL 2a)."""
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -127,3 +128,19 @@ async def test_a_payload_of_another_shape_names_the_field(
 ) -> None:
     answer = await (await dial(app.port)).ask(action, payload)
     assert (answer["data"]["code"], answer["data"]["field"]) == ("invalid_message", field)
+
+
+async def test_who_leaves_what_is_not_there_makes_nothing(app: App, dial: Dial) -> None:
+    client = await dial(app.port)
+    assert await client.do("room.leave", room="nowhere") == {}
+    assert await client.do("session.detach", session_id="nothing") == {}
+    assert (app.stats.rooms, app.stats.sessions) == (0, 0)
+
+
+async def test_join_and_leave_in_one_breath_end_outside(app: App, dial: Dial) -> None:
+    client = await dial(app.port)
+    for action in ("room.join", "room.leave"):
+        await client.send(json.dumps({"id": action, "type": "request", "action": action, "payload": {"room": "r"}}))
+    await client.take(lambda message: message.get("id") == "room.leave")
+    assert (await client.do("room.presence", room="r"))["members"] == []
+    assert (await client.do("get_connections"))["connections"][0]["rooms"] == []

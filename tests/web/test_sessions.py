@@ -69,6 +69,22 @@ async def test_a_workspace_is_taken_with_its_links_resolved(app: App, dial: Dial
     assert data["workspace_dir"] == str((tmp_path / "real").resolve())
 
 
+@pytest.mark.parametrize("plugins", [{"rate_limit": {}}, {"auth": {"mode": "none"}, "rate_limit": {}}])
+async def test_a_gate_that_only_refuses_leaves_workspaces_open(
+    start: Start, dial: Dial, tmp_path: Path, plugins: dict[str, Any]
+) -> None:
+    app = await start(plugins=plugins)
+    data = await (await dial(app.port)).do("session.create", workspace_dir=str(tmp_path))
+    assert Path(data["workspace_dir"]).samefile(tmp_path)  # noqa: ASYNC240 - a test may wait
+
+
+async def test_a_gate_that_may_identify_closes_workspaces(
+    start: Start, people: dict[str, Any], dial: Dial, tmp_path: Path
+) -> None:
+    client = await dial((await start(**people)).port, "?name=ann")
+    assert (await client.refused("session.create", workspace_dir=str(tmp_path)))["code"] == "forbidden"
+
+
 @pytest.mark.parametrize("path", ["nowhere", "file", "re\x00al"])
 async def test_a_workspace_that_is_no_directory_is_not_found(app: App, dial: Dial, tmp_path: Path, path: str) -> None:
     (tmp_path / "file").touch()

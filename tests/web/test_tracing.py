@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from broker.actors.connection import Connection, SocketReply
+from broker.actors.connection import Connection
+from broker.actors.reply import SocketReply
 from broker.app import App
 from broker.hooks import Peer
 from broker.messages import ANONYMOUS

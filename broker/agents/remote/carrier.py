@@ -17,21 +17,13 @@ from loguru import logger
 from broker.agents.remote.frames import Hello, hello_of, read, written
 from broker.agents.remote.pool import Pool
 from broker.agents.remote.socket import Socket
+from broker.agents.remote.tally import Tally
 from broker.clock import Clock, Timer
 from broker.errors import BrokerError, CloseCode
 from broker.protocol.incoming import NO_CODE, PING, PONG, TEXT, Violation
 from broker.tasks import spawn
 
-__all__ = [
-    "CLOSE_SECONDS",
-    "CONTROLS_PER_MINUTE",
-    "HEARTBEAT",
-    "HELLO_SECONDS",
-    "OUTBOX_LIMIT",
-    "PIECE",
-    "ROOM",
-    "Carrier",
-]
+__all__ = ["CLOSE_SECONDS", "CONTROLS_PER_MINUTE", "HEARTBEAT", "HELLO_SECONDS", "OUTBOX_LIMIT", "ROOM", "Carrier"]
 
 HEARTBEAT: Final = 15.0
 """Seconds between two looks whether an agent is still there; one that gave no sign of life since the last is cut."""
@@ -46,9 +38,8 @@ ROOM: Final = 1 << 20
 
 CONTROLS_PER_MINUTE: Final = 1200
 """Pings, pongs and small pieces of messages in a minute, after which an agent is not listened to any more."""
-PIECE: Final = 1024
+_PIECE: Final = 1024
 """Bytes from which on a piece is none of these: it is paid for with the bytes that its message may have."""
-_WINDOW: Final = 60.0
 _GOOD_BYES: Final = frozenset({NO_CODE, CloseCode.NORMAL, CloseCode.GOING_AWAY})
 """Codes with which an agent says that it is done."""
 
@@ -96,8 +87,7 @@ class Carrier:
         self._heard = True
         self._first: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._take: Callable[[bytes], object] = self._greeted
-        self._controls = 0
-        self._controls_since = clock.monotonic()
+        self._controls = Tally(clock)
         self._timers: list[Timer] = []
 
     async def __aenter__(self) -> Self:
@@ -291,7 +281,7 @@ class Carrier:
     def piece(self, size: int) -> None:
         """Take it for a sign of life; a small one costs us more than the agent."""
         self._heard = True
-        if size < PIECE:
+        if size < _PIECE:
             self._count()
 
     def violation(self, violation: Violation) -> None:
@@ -305,9 +295,5 @@ class Carrier:
     def _count(self) -> None:
         """Count one frame that is no message; too many are an attack, whoever sends them."""
         self._heard = True
-        now = self._clock.monotonic()
-        if now - self._controls_since > _WINDOW:
-            self._controls, self._controls_since = 0, now
-        self._controls += 1
-        if self._controls > CONTROLS_PER_MINUTE:
+        if self._controls.add() > CONTROLS_PER_MINUTE:
             self.close(CloseCode.PROTOCOL_ABUSE, "too many pings, pongs or pieces of messages")

@@ -15,6 +15,7 @@ from broker.agents.remote.frames import Envelope, Hello, decoded, read, written
 from broker.agents.remote.job import Job
 from broker.agents.remote.outlet import Outlet
 from broker.agents.remote.reports import ANYTHING, NAMED, REPORTS, Report, declined, variables_of, vendor_of
+from broker.agents.remote.tally import Tally
 from broker.agents.remote.waits import Waits
 from broker.clock import Clock
 from broker.errors import BrokerError, CloseCode
@@ -30,7 +31,6 @@ LET_GO: Final = 30.0
 
 ERRORS_PER_MINUTE: Final = 60
 """Frames that make no sense, after which an agent is not listened to any more."""
-_WINDOW: Final = 60.0
 _PASSED_OVER: Final = frozenset(
     {
         "agent_message",
@@ -72,8 +72,7 @@ class Member:
         self._pool = pool
         self._clock = clock
         self._held: set[Job] = set()
-        self._errors = 0
-        self._errors_since = clock.monotonic()
+        self._errors = Tally(clock)
         self._log = logger.bind(agent=hello.agent)
 
     @property
@@ -249,12 +248,9 @@ class Member:
         return job
 
     def _offended(self, error: BrokerError, frame_id: msgspec.Raw | None) -> None:
-        now = self._clock.monotonic()
-        if now - self._errors_since > _WINDOW:
-            self._errors, self._errors_since = 0, now
-        self._errors += 1
-        if self._errors > ERRORS_PER_MINUTE:
+        errors = self._errors.add()
+        if errors > ERRORS_PER_MINUTE:
             self.outlet.close(CloseCode.POLICY_VIOLATION, "too many frames that make no sense")
         else:
-            self._log.log("WARNING" if self._errors == 1 else "DEBUG", "refused a frame: {}", error.message)
+            self._log.log("WARNING" if errors == 1 else "DEBUG", "refused a frame: {}", error.message)
             self.refuse(error, frame_id)

@@ -1,9 +1,9 @@
 """The socket of an agent, as its carrier needs it; and the one of aiohttp's, for agents that the broker dials."""
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from aiohttp import ClientWebSocketResponse, WebSocketError, WSMessageNoDecodeText, WSMsgType
+from aiohttp import ClientWebSocketResponse, WebSocketError, WSMsgType
 
 from broker.errors import CloseCode
 from broker.protocol.edge import is_utf8
@@ -69,7 +69,7 @@ class DialledSocket:
                 await asyncio.sleep(0)
             message = await self._socket.receive()
             try:
-                if not _hand_on(message, carrier):
+                if not _hand_on(message.type, message.data, carrier):
                     return (message.data or NO_CODE) if message.type is WSMsgType.CLOSE else None
             except Violation as e:
                 carrier.violation(e)
@@ -92,13 +92,12 @@ class DialledSocket:
         await self._socket.close(code=code, message=text.encode())
 
 
-def _hand_on(message: WSMessageNoDecodeText, carrier: "Carrier") -> bool:
+def _hand_on(kind: WSMsgType, data: Any, carrier: "Carrier") -> bool:
     """Hand on what aiohttp has read; tell whether there may be more.
 
     Raises:
         Violation: it is nothing that may be sent.
     """
-    kind, data = message.type, message.data
     if kind is WSMsgType.TEXT:
         if not is_utf8(data):
             raise Violation(CloseCode.INVALID_TEXT)

@@ -232,10 +232,10 @@ class Connection(TypedDict):
 
 
 class Connections(TypedDict):
-    """How many clients are connected, and a page of them, oldest first."""
+    """How many clients are connected, and for administrators a page of them, oldest first."""
 
     count: int
-    connections: list[Connection]
+    connections: NotRequired[list[Connection]]
     cursor: NotRequired[Cursor]
 
 

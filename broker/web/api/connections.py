@@ -34,8 +34,13 @@ async def send(call: Call, message: payloads.Send) -> Any:
 
 @endpoint("GET", "/connections", "get_connections", payloads.Listing, answer=answers.Connections)
 async def list_connections(call: Call, listing: payloads.Listing) -> Any:
-    """List who is connected, oldest first."""
+    """Count who is connected; with scope `admin` list them too, oldest first.
+
+    A list tells who is in which room and session, so the scope `api` alone is not enough for it.
+    """
     after = place(listing.cursor)
+    if "admin" not in call.by.scopes:
+        return await call.ask(Connections(detailed=False))
     found = await call.ask(Connections(detailed=True, after=after, limit=listing.limit + 1))
     return {"count": found["count"], **paged("connections", found["connections"], listing.limit, _id_of)}
 
@@ -70,7 +75,7 @@ async def close_connection(call: Call, named: ConnectionNamed) -> Any:
 class Disconnect:
     """Whom to disconnect, and what to tell them."""
 
-    user: payloads.Id
+    user: payloads.User
     reason: Annotated[str, Meta(max_length=REASON)] | None = None
 
 

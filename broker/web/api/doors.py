@@ -5,9 +5,8 @@ from typing import Final
 
 from aiohttp import web
 
-from broker.errors import BrokerError
 from broker.messages import Principal
-from broker.web.identity import identify
+from broker.web.identity import require
 from broker.web.services import SERVICES
 
 __all__ = ["SCOPE", "admit", "dress", "preflight"]
@@ -25,12 +24,7 @@ async def admit(request: web.Request) -> Principal:
     Raises:
         BrokerError: `unauthenticated`, `forbidden`, or what a plugin refuses with.
     """
-    by = await identify(request, "http")
-    if SCOPE in by.scopes:
-        return by
-    if by.user is None and not by.scopes:
-        raise BrokerError("unauthenticated")
-    raise BrokerError("forbidden", f"The HTTP API takes the scope {SCOPE}.")
+    return await require(request, SCOPE)
 
 
 def dress(request: web.Request, response: web.StreamResponse) -> None:

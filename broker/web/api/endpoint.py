@@ -85,6 +85,7 @@ class Endpoint:
         resource: the payload's attribute that names what it is about.
         errors: the codes it may be refused with, beside those that any may.
         fixed: fields of the payload that the path stands for.
+        replayed: whether the same request with the same Idempotency-Key is given the same answer again.
     """
 
     method: str
@@ -97,6 +98,7 @@ class Endpoint:
     resource: str | None
     errors: tuple[str, ...]
     fixed: Mapping[str, Any]
+    replayed: bool
 
     @property
     def name(self) -> str:
@@ -114,9 +116,9 @@ class Endpoint:
         return (getdoc(self.run) or "").partition("\n")[2].strip()
 
     @property
-    def writes(self) -> bool:
-        """Whether it changes anything."""
-        return self.method != "GET"
+    def keyed(self) -> bool:
+        """Whether it takes an Idempotency-Key: whether it changes anything, and can be answered as before."""
+        return self.method != "GET" and self.replayed
 
     @property
     def takes_body(self) -> bool:
@@ -170,11 +172,13 @@ def endpoint(
     resource: str | None = None,
     errors: tuple[str, ...] = (),
     fixed: Mapping[str, Any] | None = None,
+    replayed: bool = True,
 ) -> Callable[[Run], Run]:
     """Enter a function into the table; the arguments are the attributes of `Endpoint`."""
 
     def enter(run: Run) -> Run:
-        ENDPOINTS.append(Endpoint(method, path, operation, run, payload, answer, status, resource, errors, fixed or {}))
+        row = Endpoint(method, path, operation, run, payload, answer, status, resource, errors, fixed or {}, replayed)
+        ENDPOINTS.append(row)
         return run
 
     return enter

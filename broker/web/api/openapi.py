@@ -125,7 +125,7 @@ def _parameters(row: Endpoint, schemas: Mapping[str, Any]) -> Iterator[dict[str,
     if not row.takes_body:
         for name in row.fields:
             yield {"name": name, "in": "query", "schema": _without_null(properties[name])}
-    if row.writes:
+    if row.keyed:
         schema = {"type": "string", "maxLength": LONGEST_KEY, "pattern": "^[!-~]([ -~]*[!-~])?$"}
         text = "The same request with the same key is done once, and answered with the same."
         yield {"name": "Idempotency-Key", "in": "header", "description": text, "schema": schema}
@@ -155,7 +155,7 @@ def _body(row: Endpoint, schemas: Mapping[str, Any]) -> dict[str, Any]:
 
 def _responses(row: Endpoint) -> Iterator[tuple[str, dict[str, Any]]]:
     schema = {"$ref": _SCHEMAS + row.answer.__name__}
-    told = ("Idempotent-Replayed",) if row.writes else ()
+    told = ("Idempotent-Replayed",) if row.keyed else ()
     done = {"description": (row.answer.__doc__ or "Done.").partition("\n")[0], "headers": _headers(told)}
     yield str(row.status), {**done, "content": {"application/json": {"schema": schema}}}
     for status, codes in sorted(_refusals(row).items()):
@@ -178,7 +178,7 @@ def _refusals(row: Endpoint) -> dict[int, list[str]]:
         found.setdefault(404, ["not_found"])
     if row.takes_body:
         found[415] = ["invalid_message"]
-    if row.writes:
+    if row.keyed:
         found.setdefault(409, []).append("busy")
         found[422] = ["conflict"]
         found[409] = list(dict.fromkeys(found[409]))

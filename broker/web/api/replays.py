@@ -1,7 +1,8 @@
 """What `Idempotency-Key` stands for: the first answer to a request, given again to those that repeat it.
 
-After draft-ietf-httpapi-idempotency-key-header. A key belongs to who sent it, and to the method and path it was sent
-with. Only what is final is remembered: what may go better another time is done again.
+After draft-ietf-httpapi-idempotency-key-header. A key belongs to who sent it, to the token that was shown and what that
+allows, and to the method and path it was sent with: nobody is given an answer that was another's. Only what is final is
+remembered: what may go better another time is done again.
 """
 
 import hashlib
@@ -13,9 +14,10 @@ import attrs
 
 from broker.clock import Clock
 from broker.errors import BrokerError
+from broker.messages import Principal
 from broker.web.problems import with_status
 
-__all__ = ["KEEP_SECONDS", "Replays", "Reply", "check_key"]
+__all__ = ["KEEP_SECONDS", "Replays", "Reply", "check_key", "name_of"]
 
 KEEP_SECONDS: Final = 600.0
 """How long an answer is remembered, unless there are too many."""
@@ -135,6 +137,12 @@ class Replays:
         if self._entries.get(key) is entry:
             del self._entries[key]
             self._size -= entry.size
+
+
+def name_of(by: Principal) -> str:
+    """Return what an answer may depend on of who asks, as a digest: user, credential, scopes, claims."""
+    said = (by.user, by.credential, sorted(by.scopes), by.claims)
+    return hashlib.sha256(repr(said).encode(errors="surrogatepass")).hexdigest()
 
 
 def check_key(text: str | None) -> str | None:

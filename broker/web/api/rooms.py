@@ -6,7 +6,7 @@ from broker import operations as ops
 from broker.actors.registry import Live
 from broker.actors.room import Room
 from broker.clock import rfc3339
-from broker.errors import BrokerError
+from broker.hooks import Permission
 from broker.messages import LogRow
 from broker.protocol import payloads
 from broker.protocol.checks import check_name
@@ -28,7 +28,8 @@ async def list_rooms(call: Call, listing: payloads.Listing) -> Any:
     logs = {row.name.removeprefix(PREFIX): row for row in kept}
     names = sorted({*logs, *(name for name, room in live.items() if name > after and _is_peopled(room))})[:most]
     page = paged("rooms", names, listing.limit, lambda name: name)
-    seen = [name for name in page["rooms"] if await _may_read(call, name)]
+    hooks = call.services.hooks
+    seen = [name for name in page["rooms"] if await hooks.permits(Permission(call.by, "room.history", name))]
     return {**page, "rooms": [_room_data(name, live.get(name), logs.get(name)) for name in seen]}
 
 
@@ -41,16 +42,6 @@ def _room_data(name: str, room: Room | None, log: LogRow | None) -> answers.Room
     if log is not None:
         data["head"], data["updated_at"] = log.head, rfc3339(log.updated_at)
     return data
-
-
-async def _may_read(call: Call, room: str) -> bool:
-    try:
-        await call.permit("room.history", room)
-    except BrokerError as e:
-        if e.code != "forbidden":
-            raise
-        return False
-    return True
 
 
 @endpoint("GET", "/rooms/{room}/events", "room.history", payloads.RoomHistory, answer=answers.Events, resource="room")

@@ -14,7 +14,7 @@ from broker.web.api.doors import admit, dress, preflight
 from broker.web.api.endpoint import ENDPOINTS, PREFIX, Call, Endpoint
 from broker.web.api.openapi import openapi
 from broker.web.api.reading import body_of, read_body, read_query
-from broker.web.api.replays import Replays, Reply, check_key
+from broker.web.api.replays import Replays, Reply, check_key, name_of
 from broker.web.doors import check_page
 from broker.web.problems import Handler, problem, problem_of, refused
 from broker.web.services import SERVICES, Services, to_json
@@ -88,14 +88,13 @@ async def _answer(row: Endpoint, request: web.Request) -> web.StreamResponse:
     body = await body_of(request, services.settings.limits.message_bytes) if row.takes_body else b""
     path = request.match_info
     payload = read_body(row, path, body) if row.takes_body else read_query(row, path, request.query)
-    call = Call(services, by, check_key(request.headers.get("Idempotency-Key")) if row.writes else None)
+    call = Call(services, by, check_key(request.headers.get("Idempotency-Key")) if row.keyed else None)
     await call.permit(row.operation, row.about(payload))
     services.load.check(row.operation, row.about(payload))
     work = partial(_reply, row, call, payload)
     if call.key is None:
         return _response(await work())
-    who = f"user {by.user}" if by.user is not None else f"credential {by.credential}"
-    reply, replayed = await request.app[_REPLAYS].once((who, row.method, request.path, call.key), body, work)
+    reply, replayed = await request.app[_REPLAYS].once((name_of(by), row.method, request.path, call.key), body, work)
     response = _response(reply)
     if replayed:
         response.headers["Idempotent-Replayed"] = "true"

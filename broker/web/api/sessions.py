@@ -12,11 +12,12 @@ from broker.errors import BrokerError
 from broker.hooks import TurnRequest
 from broker.protocol import payloads
 from broker.protocol.checks import check_content
+from broker.web import views
 from broker.web.actions import new_session
 from broker.web.api import answers
 from broker.web.api.endpoint import Call, endpoint
 from broker.web.tracing import HTTP, answered, refuse
-from broker.web.views import before_of, encode_messages, encode_records, sessions_page
+from broker.web.views import encode_messages, encode_records
 
 LONGEST_ID: Final = 128
 """Characters of a `client_msg_id`; a key may have more of them."""
@@ -24,12 +25,11 @@ LONGEST_ID: Final = 128
 
 @endpoint("GET", "/sessions", "session.list", payloads.Listing, answer=answers.Sessions)
 async def list_sessions(call: Call, listing: payloads.Listing) -> Any:
-    """List one's own sessions, newest first; with scope `admin` everybody's."""
-    before, everyone = before_of(listing.cursor), "admin" in call.by.scopes
-    rows = await call.services.store.read(
-        "sessions", call.by.user, everyone=everyone, limit=listing.limit + 1, before=before
-    )
-    return sessions_page(rows, listing.limit)
+    """List one's own sessions, newest first; with scope `admin` everybody's.
+
+    Sessions that one may not attach to are left out, so a page may have fewer than `limit`.
+    """
+    return await views.list_sessions(call.services, call.by, listing, everyone="admin" in call.by.scopes)
 
 
 @endpoint(

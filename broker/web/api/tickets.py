@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from broker.clock import rfc3339
 from broker.protocol.checks import check_name
-from broker.protocol.payloads import Id
+from broker.protocol.payloads import User
 from broker.tickets import GRANT_SECONDS, MAX_GRANT_SECONDS, grant
 from broker.web.api.answers import Time
 from broker.web.api.endpoint import Call, endpoint
@@ -29,7 +29,7 @@ class Claims:
 class TicketWanted:
     """Whom a ticket is to let in."""
 
-    user: Id | None = None
+    user: User | None = None
     scopes: Annotated[list[Scope], Meta(max_length=32)] = attrs.Factory(list)
     claims: Claims = attrs.Factory(Claims)
     expires_in: Annotated[float, Meta(ge=1, le=MAX_GRANT_SECONDS)] = GRANT_SECONDS
@@ -57,12 +57,14 @@ class Ticketed(TypedDict):
     status=201,
     resource="user",
     errors=("overloaded",),
+    replayed=False,
 )
 async def issue_ticket(call: Call, wanted: TicketWanted) -> Any:
     """Make a ticket with which a page connects: good once, for 30 seconds.
 
     Whoever shows it is `user` (the one who asks, if left out) for `expires_in` seconds, but no longer than who asks,
-    and may do what stands here and is also the asker's to do.
+    and may do what stands here and is also the asker's to do. Asked again, it makes another: no answer with a ticket in
+    it is kept, so an Idempotency-Key means nothing here.
     """
     if wanted.user is not None:
         check_name(wanted.user, "$.user")

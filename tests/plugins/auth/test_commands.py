@@ -104,3 +104,15 @@ def test_without_the_plugin_it_is_said_where_to_read_on(run: Run, tmp_path: Path
     assert "docs/auth.md" in done.stderr
     (tmp_path / "config.yaml").write_text("plugins: {auth: {mode: none}}")
     assert "mode: jwt" in run("gentoken", "--user", "ann").stderr
+
+
+def test_a_scope_that_the_key_may_not_give_is_not_promised(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        'plugins: {auth: {mode: jwt, keys: [{algorithm: HS256, secret: !file auth.key, prefix: "ci:", scopes: [api]}]}}'
+    )
+    done = run("gentoken", "--user", "bot", "--scope", "admin")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "may not give admin" in done.stderr
+    looked = run("checktoken", "-", stdin=run("gentoken", "--user", "bot", "--scope", "api").stdout)
+    assert "user: ci:bot" in looked.stdout
+    assert 'scopes: ["api"]' in looked.stdout

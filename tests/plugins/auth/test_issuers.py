@@ -9,6 +9,7 @@ import attrs
 import jwt
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.errors import BrokerError
 from broker.plugins.auth.settings import Settings
@@ -77,7 +78,7 @@ def clock() -> ManualClock:
 def verifier(configured: Callable[..., Settings], clock: ManualClock, server: Server) -> Callable[..., Verifier]:
     def make(*further: dict[str, Any], **more: Any) -> Verifier:
         jwks = [{"issuer": "https://id.example", "url": server.url, "timeout": "300ms", **more}, *further]
-        return Verifier(configured(keys=[], jwks=jwks), clock.now, clock.monotonic)
+        return Verifier(configured(keys=[], jwks=[{"prefix": "", **one} for one in jwks]), clock.now, clock.monotonic)
 
     return make
 
@@ -154,6 +155,47 @@ async def test_old_keys_stay_good_while_fetching_fails(
     assert await code_of(one, token("ES256", "new")) == "unauthenticated"
     assert server.asked == 2
     assert await code_of(one, token("ES256")) is None
+
+
+async def test_old_keys_are_not_good_for_ever(
+    server: Server, publish: Any, verifier: Any, token: Any, clock: ManualClock
+) -> None:
+    server.keys = [publish("ES256")]
+    one = verifier(stale="1h")
+    assert await code_of(one, token("ES256", exp=NOW + 9000)) is None
+
+    async def broken(_: web.Request) -> web.Response:
+        return web.Response(status=500)
+
+    server.answer = broken
+    clock.advance(3599)
+    assert await code_of(one, token("ES256", exp=NOW + 9000)) is None
+    clock.advance(1)
+    assert await code_of(one, token("ES256", exp=NOW + 9000)) == "unauthenticated"
+    assert not one.fetched[0].fetched
+    server.answer = None
+    clock.advance(30)
+    assert await code_of(one, token("ES256", exp=NOW + 9000)) is None
+
+
+async def test_keys_without_a_name_are_all_tried(server: Server, publish: Any, verifier: Any, token: Any) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    other = jwt.algorithms.ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    server.keys = [other, publish("ES256", None)]
+    assert await code_of(verifier(), token("ES256", None)) is None
+    server.keys = [other] * 4 + [publish("ES256", None)]
+    assert await code_of(verifier(), token("ES256", None)) == "unauthenticated", "of no more than four"
+
+
+async def test_a_token_that_does_not_say_which_of_several_keys_is_told_so(
+    server: Server, publish: Any, verifier: Any, token: Any
+) -> None:
+    server.keys = [publish("ES256", "k1"), publish("ES256", "k2")]
+    one = verifier()
+    with pytest.raises(BrokerError) as refused:
+        await one.recognize(token("ES256", None), api_keys=False)
+    assert "has to name the one (kid)" in (refused.value.hint or "")
+    assert await code_of(one, token("ES256", "k2")) is None
 
 
 async def redirect(_: web.Request) -> web.Response:

@@ -9,10 +9,11 @@ import pytest
 from broker.errors import BrokerError
 from broker.hooks import Principal
 from broker.plugins.auth import revocations
-from broker.plugins.auth.revocations import Revocations, Unreadable
+from broker.plugins.auth.revocations import Revocations, Unreadable, of_issuer
 from broker.plugins.auth.settings import Revoked
-from broker.plugins.auth.standing import Standing
+from broker.plugins.auth.standing import Standing, is_named
 from broker.testing import ManualClock
+from broker.tickets import grant
 
 DAY = 86_400.0
 
@@ -26,8 +27,8 @@ def clock() -> ManualClock:
 def standing(clock: ManualClock) -> Callable[..., Any]:
     """Tell whether somebody has lost their standing, given some revocations."""
 
-    def make(known: Revocations, who: Principal, revoked: Revoked | None = None) -> bool:
-        return Standing({"mark"}, revoked or Revoked(), known, clock.now).is_lost(who)
+    def make(known: Revocations, who: Principal, revoked: Revoked | None = None, leeway: float = 0) -> bool:
+        return Standing({"mark"}, revoked or Revoked(), known, leeway).is_lost(who)
 
     return make
 
@@ -35,7 +36,7 @@ def standing(clock: ManualClock) -> Callable[..., Any]:
 def person(clock: ManualClock, *, issued: float | None = 0, user: str = "ann", **more: Any) -> Principal:
     """Return somebody with a token that was issued so many seconds from now."""
     iat = None if issued is None else clock.now() + round(issued * 1000)
-    claims = {"by": "mark", "iat": iat, "jti": more.pop("jti", None)}
+    claims = {"by": "mark", "iss": "id", "iat": iat, "jti": more.pop("jti", None)}
     return Principal(user, frozenset(), clock.now() + 10**9, more.pop("credential", "t"), claims)
 
 
@@ -64,17 +65,69 @@ def test_a_revoked_token_alone_is_lost(clock: ManualClock, standing: Any) -> Non
 def test_an_api_key_of_a_revoked_user_is_left_to_the_settings(clock: ManualClock, standing: Any) -> None:
     known = Revocations(clock.now, DAY, None)
     known.add("user", "ann")
-    backend = Principal("ann", frozenset({"api"}), None, "key:ops", {"by": "mark", "iat": None, "jti": None})
+    backend = Principal("ann", frozenset({"api"}), None, "key:ops", {"by": "mark", "api_key": "ops"})
     assert not standing(known, backend)
+    assert not is_named(backend, "user", "ann")
+    guest = grant(backend, clock.now() + 1, user="bob")
+    assert not standing(known, guest), "nor are the tickets that it makes for others"
+    assert not is_named(guest, "user", "ann")
+    assert standing(known, backend, Revoked(users=("ann",)))
+    assert standing(known, guest, Revoked(users=("ann",)))
 
 
-def test_a_ticket_that_may_be_older_than_the_revocation_is_refused(clock: ManualClock, standing: Any) -> None:
+def test_a_token_whose_issuers_clock_is_ahead_is_revoked_too(clock: ManualClock, standing: Any) -> None:
+    """It was shown before the revocation, and says that it was issued later."""
     known = Revocations(clock.now, DAY, None)
+    ahead = person(clock, issued=9)
     known.add("user", "ann")
-    guest = person(clock, issued=-5000, credential="ticket:1")
+    assert standing(known, ahead, leeway=10)
+    assert standing(known, person(clock, issued=10), leeway=10)
+    assert not standing(known, person(clock, issued=10.001), leeway=10)
+
+
+def test_a_ticket_that_is_older_than_the_revocation_is_lost(clock: ManualClock, standing: Any) -> None:
+    known = Revocations(clock.now, DAY, None)
+    maker = person(clock, issued=-5000, user="backend")
+    before = grant(maker, clock.now(), user="ann")
+    known.add("user", "ann")
+    assert is_named(before, "user", "ann")
+    assert standing(known, before)
+    clock.advance(0.001)
+    assert standing(known, before)
+    assert not standing(known, grant(maker, clock.now(), user="ann"), leeway=10), "no clock but ours was asked"
+
+
+def test_a_ticket_is_lost_with_its_maker(clock: ManualClock, standing: Any) -> None:
+    known = Revocations(clock.now, DAY, None)
+    maker = person(clock, issued=-5, user="backend", jti="t1")
+    guest = grant(maker, clock.now(), user="ann")
+    assert not standing(known, guest)
+    assert standing(known, guest, Revoked(users=("backend",)))
+    assert standing(known, guest, Revoked(tokens=("t1",)))
+    known.add("user", "backend")
     assert standing(known, guest)
-    clock.advance(30)
-    assert not standing(known, guest), "its maker made it afterwards"
+    assert is_named(guest, "user", "backend")
+    assert not is_named(guest, "user", "bob")
+
+
+def test_a_token_is_no_ticket_whatever_it_is_called(clock: ManualClock, standing: Any) -> None:
+    known = Revocations(clock.now, DAY, None)
+    who = person(clock, issued=-5, jti="ticket:1", credential="ticket:1")
+    known.add("user", "ann")
+    clock.advance(31)
+    assert standing(known, who)
+
+
+def test_a_token_is_revoked_of_one_issuer_or_of_any(clock: ManualClock, standing: Any) -> None:
+    known = Revocations(clock.now, DAY, None)
+    known.add("jti", of_issuer("t1", "other"))
+    assert not standing(known, person(clock, jti="t1"))
+    known.add("jti", of_issuer("t1", "id"))
+    assert standing(known, person(clock, jti="t1"))
+    assert is_named(person(clock, jti="t1"), "jti", of_issuer("t1", "id"))
+    assert not is_named(person(clock, jti="t1"), "jti", of_issuer("t1", "other"))
+    assert standing(known, person(clock, jti="t2"), Revoked(tokens=("id t2",)))
+    assert not standing(known, person(clock, jti="t2"), Revoked(tokens=("other t2",)))
 
 
 def test_who_was_let_in_with_a_key_that_is_gone_is_lost(clock: ManualClock, standing: Any) -> None:

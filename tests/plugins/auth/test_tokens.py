@@ -47,7 +47,7 @@ def look(configured: Callable[..., Settings], now: Callable[[], int]):
 
 def test_a_token_says_who_one_is_and_what_one_may_do(look: Callable[..., Any], sign: Callable[..., str]) -> None:
     who = look(sign(scope="api debug", scopes=["chat"], jti="t1", rooms=["a-*"]))
-    assert (who.user, who.scopes, who.credential) == ("ann", frozenset({"api", "debug", "chat"}), "t1")
+    assert (who.user, who.scopes, who.credential) == ("ann", frozenset({"api", "debug", "chat"}), "jti:t1")
     assert who.expires_at == (NOW + 600) * 1000
     assert (who.claims["rooms"], who.claims["sessions"]) == (["a-*"], ["*"])
 
@@ -73,14 +73,20 @@ REFUSED = [
     ({"sub": 5}, "the token's sub has the wrong form"),
     ({"sub": "x" * 257}, "the token's sub has the wrong form"),
     ({"sub": "a\nb"}, "sub has characters"),
+    ({"sub": "key:ops"}, "may not name this user"),
     ({"exp": "soon"}, "the token's exp has the wrong form"),
     ({"exp": True}, "the token's exp has the wrong form"),
     ({"exp": NOW + 86_401}, "further away"),
-    ({"exp": 10**15}, "further away"),
-    ({"exp": 1e300}, "further away"),
+    ({"exp": 10**10}, "further away"),
+    ({"exp": 10**15}, "the token's exp has the wrong form"),
+    ({"exp": 10**400}, "the token's exp has the wrong form"),
+    ({"exp": -1}, "the token's exp has the wrong form"),
+    ({"exp": 1e300}, "the token's exp has the wrong form"),
+    ({"nbf": 10**400}, "the token's nbf has the wrong form"),
+    ({"iat": -(10**400)}, "the token's iat has the wrong form"),
     ({"iat": NOW - 86_400, "exp": NOW + 60}, "further away"),
     ({"iat": None, "exp": NOW + 86_401}, "further away"),
-    ({"iat": -1e300}, "further away"),
+    ({"iat": -1e300}, "the token's iat has the wrong form"),
     ({"iat": NOW + 11}, "in the future"),
     ({"nbf": NOW + 11}, "in the future"),
     ({"nbf": "x"}, "the token's nbf has the wrong form"),
@@ -102,7 +108,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("claims", "hint"), REFUSED, ids=[f"{c}" for c, _ in REFUSED])
+@pytest.mark.parametrize(("claims", "hint"), REFUSED, ids=[f"{c}"[:60] for c, _ in REFUSED])
 def test_a_token_with_such_claims_is_not_let_in(
     look: Callable[..., Any], sign: Callable[..., str], claims: Any, hint: Any
 ) -> None:
@@ -188,6 +194,45 @@ def test_two_keys_can_be_good_at_the_same_time_so_that_they_can_be_changed(
     named = [{**keys[0], "kid": "new"}, {**keys[1], "kid": "old"}]
     assert look(sign(headers={"kid": "old"}), {"keys": named}).user == "ann"
     assert look(sign(headers={"kid": "new"}), {"keys": named})[0] == "unauthenticated"
+
+
+def test_of_several_issuers_each_names_users_of_its_own(look: Callable[..., Any], sign: Callable[..., str]) -> None:
+    """`sub` is unique to its issuer alone, and a session is its owner's by name."""
+    other = {"issuer": "https://id.example", "url": "http://127.0.0.1:1/", "prefix": "corp:"}
+    ours = {"algorithm": "HS256", "secret": SECRET, "prefix": ""}
+    assert look(sign(), {"keys": [ours], "jwks": [other]}).user == "ann"
+    assert look(sign(sub="corp:ann"), {"keys": [ours], "jwks": [other]}) == (
+        "unauthenticated",
+        "its issuer may not name this user (sub)",
+    )
+    named = {"keys": [{**ours, "prefix": "c"}], "jwks": [other]}
+    assert look(sign(), named).user == "cann"
+    assert look(sign(sub="orp:ann"), named)[0] == "unauthenticated"
+    assert "sub is too long" in look(sign(sub="x" * 256), named)[1]
+    assert look(sign(sub="x" * 255), named).user == "c" + "x" * 255
+
+
+def test_of_several_issuers_each_gives_the_brokers_own_scopes_only_where_that_is_said(
+    look: Callable[..., Any], sign: Callable[..., str]
+) -> None:
+    alone = {"algorithm": "HS256", "secret": SECRET, "prefix": ""}
+    other = {"issuer": "https://id.example", "url": "http://127.0.0.1:1/", "prefix": "corp:"}
+    token = sign(scope="api admin agent chat")
+    assert look(token, {"keys": [alone]}).scopes == {"api", "admin", "agent", "chat"}
+    assert look(token, {"keys": [alone], "jwks": [other]}).scopes == {"chat"}
+    said = {**alone, "scopes": ["api"]}
+    assert look(token, {"keys": [said], "jwks": [other]}).scopes == {"api"}
+    assert look(token, {"keys": [said]}).scopes == {"api"}
+
+
+def test_what_an_issuer_may_say_is_part_of_what_lets_in(configured: Callable[..., Settings]) -> None:
+    """Who was let in when it might say more is not any more."""
+    key = {"algorithm": "HS256", "secret": SECRET}
+    marks = [
+        Verifier(configured(keys=[{**key, **more}]), lambda: 0, lambda: 0.0).marks
+        for more in ({}, {"prefix": "a:"}, {"scopes": ["api"]}, {"scopes": []})
+    ]
+    assert len(set(marks)) == 4
 
 
 def test_a_token_that_is_too_long_is_refused_before_anything_is_made_of_it(

@@ -12,7 +12,8 @@ Ask = Callable[..., Awaitable[Any]]
 Dial = Callable[..., Awaitable[Any]]
 Start = Callable[..., Awaitable[App]]
 
-ROOT = "name=root&scopes=api"
+ROOT = "name=root&scopes=api+admin"
+BACKEND_ALONE = "name=svc&scopes=api"
 BACKEND = {"connection_id": None, "user": "root"}
 
 
@@ -67,6 +68,13 @@ async def test_connections_come_in_pages_oldest_first(app: App, ask: Ask, dial: 
     assert set(found) == {"u0", "u1", "u2", "u3", "u4", "late"}
     assert (found["u0"]["rooms"], found["u0"]["protocol"]) == (["lobby"], "broker.v1.json")
     assert "cursor" not in second
+
+
+async def test_only_administrators_see_who_is_where(app: App, ask: Ask, dial: Dial) -> None:
+    client = await dial(app.port, "?name=ann")
+    await client.do("room.join", room="secret")
+    assert (await ask(app, "GET /connections", who=BACKEND_ALONE)).body == {"count": 1}
+    assert len((await ask(app, "GET /connections", who=ROOT)).body["connections"]) == 1
 
 
 async def test_a_connection_is_closed_for_good(app: App, ask: Ask, dial: Dial) -> None:

@@ -63,6 +63,16 @@ async def test_keys_of_different_people_are_different(start: Start, people: dict
     assert ids[0] == ids[2] != ids[1]
 
 
+async def test_keys_of_one_user_who_may_do_less_are_different(start: Start, people: dict[str, Any], ask: Ask) -> None:
+    """What a strong credential was answered is nothing for a weak one of the same user's."""
+    app = await start(**people)
+    answers = [
+        await ask(app, "POST /sessions", {}, who=f"name=ann&scopes={scopes}", Idempotency_Key="k1")
+        for scopes in ("api+admin", "api", "api+admin")
+    ]
+    assert [answer.headers.get(AGAIN) for answer in answers] == [None, None, "true"]
+
+
 async def test_of_many_at_once_one_is_done(app: App, ask: Ask) -> None:
     answers = await asyncio.gather(
         *(ask(app, "POST /sessions", {"title": "once"}, Idempotency_Key="k1") for _ in range(20))

@@ -29,7 +29,7 @@ Get = Callable[..., Awaitable[Any]]
         (b'"to"', "invalid_message"),
         (b'{"to":{"users":["a"]},"data":' + b"[" * 70 + b"]" * 70 + b"}", "invalid_message"),
         (b'{"to":{"users":["a"]},"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_message"),
-        (b'{"to":{"users":["' + b"a" * 129 + b'"]}}', "invalid_message"),
+        (b'{"to":{"users":["' + b"a" * 257 + b'"]}}', "invalid_message"),
     ],
 )
 async def test_a_body_that_cannot_be_read_is_refused(app: App, ask: Ask, body: bytes, code: str) -> None:
