@@ -16,7 +16,7 @@ from broker.config.profiles import AcpProfile, AgentProfile, AnthropicProfile, W
 from broker.traces import Traces
 from broker.turns.rules import TurnRules
 
-__all__ = ["Agents"]
+__all__ = ["CLOSE_SECONDS", "Agents"]
 
 CLOSE_SECONDS = 5.0
 """How long the agents of one profile may take to be gone."""
@@ -66,15 +66,15 @@ class Agents:
             except Exception as e:  # noqa: BLE001 - one profile must not keep the others from starting
                 logger.opt(exception=e).error("agent {} could not begin", name)
 
-    async def close(self) -> None:
-        """Cut all links, and return when nothing is left of any agent."""
+    async def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Cut all links, and return when nothing is left of any agent, after so many seconds at the latest."""
         bridges = [options.bridge for options in self.options.values() if options.bridge.is_alive()]
         results = await asyncio.gather(
-            *(bridge.ask(CloseAgents(), timeout=CLOSE_SECONDS) for bridge in bridges), return_exceptions=True
+            *(bridge.ask(CloseAgents(), timeout=seconds) for bridge in bridges), return_exceptions=True
         )
         for name, result in zip(self.options, results, strict=False):
             if isinstance(result, pykka.Timeout):
-                logger.warning("agents of {} were not gone within {:g} s", name, CLOSE_SECONDS)
+                logger.warning("agents of {} were not gone within {:.2g} s", name, seconds)
 
 
 def rules_of(name: str, profile: AgentProfile, kind: AgentKind, queue_limit: int) -> TurnRules:

@@ -6,7 +6,6 @@ no double (PROTOCOL P3). What is live and what is replayed are the same records.
 """
 
 from abc import abstractmethod
-from collections import deque
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from broker.actors.following import Follow, LogFailed, LogUnreadable, Page, Page
 from broker.actors.loop import LoopActor, handles
 from broker.actors.options import LogOptions
 from broker.actors.ref import LoopRef
+from broker.actors.tail import Tail
 from broker.errors import BrokerError
 from broker.messages import Record
 from broker.protocol.outgoing import Outgoing, Parcel
@@ -24,8 +24,6 @@ from broker.tasks import spawn
 
 __all__ = ["FollowedLog", "Position"]
 
-TAIL: Final = 256
-"""Newest records kept in memory, so that most who come back need not ask the disk."""
 PAGE_RECORDS: Final = 256
 PAGE_BYTES: Final = 256 * 1024
 """A page of replay: small enough to fit any outbox, large enough to be worth a read."""
@@ -62,7 +60,7 @@ class FollowedLog(LoopActor):
         self.floor = 1
         self._store = options.store
         self._durable_head = 0
-        self._tail: deque[Record] = deque(maxlen=TAIL)
+        self._tail = Tail()
         self._followers: dict[LoopRef[Any], bool] = {}  # the connection -> whether it is live
         self._newcomers: set[LoopRef[Any]] = set()  # to be told when they have caught up
         self._reads: dict[LoopRef[Any], PageRead] = {}  # what is being read for whom
@@ -111,14 +109,13 @@ class FollowedLog(LoopActor):
             after: where it stands.
             first: what it is told before.
         """
-        tail = self._tail
-        if after < self._durable_head and (not tail or tail[0].seq > after + 1):
+        if after < self._durable_head and not self._tail.reaches(after):
             self._followers[follower] = False
             read = self._reads[follower] = PageRead(follower, after, first)
             spawn(self._read_page(read), name=f"{self.log} reads a page")
             return
         self._reads.pop(follower, None)
-        self._hand_out(follower, after, first, _some(tail, after))
+        self._hand_out(follower, after, first, self._tail.page(after, limit=PAGE_RECORDS, max_bytes=PAGE_BYTES))
 
     async def _read_page(self, read: PageRead) -> None:
         """Read in a task of its own: a slow disk must hold up neither the turns nor the other followers."""
@@ -192,17 +189,3 @@ class FollowedLog(LoopActor):
             follower.tell(message, urgent=True)  # the follower bounds itself, in bytes
         except pykka.ActorDeadError:
             self.forget_follower(follower)
-
-
-def _some(tail: deque[Record], after: int) -> list[Record]:
-    """Return a page of the newest records, those above `after`."""
-    page: list[Record] = []
-    start = len(tail) if not tail else after + 1 - tail[0].seq
-    size = 0
-    for i in range(start, len(tail)):
-        record = tail[i]
-        size += len(record.data)
-        if page and (size > PAGE_BYTES or len(page) == PAGE_RECORDS):
-            break
-        page.append(record)
-    return page

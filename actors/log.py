@@ -6,7 +6,7 @@ It numbers records, has them made durable, and only afterwards answers, shows an
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from broker.actors.followed import FollowedLog, Position
 from broker.actors.futures import ReplyTo
@@ -16,7 +16,10 @@ from broker.actors.store import Committed, WriteFailed
 from broker.errors import BrokerError
 from broker.messages import Record, SessionRow, TurnRow, Write
 
-__all__ = ["LogActor", "Position"]
+__all__ = ["HISTORY_BYTES", "LogActor", "Position"]
+
+HISTORY_BYTES: Final = 1 << 20
+"""Data in one answer that reads a log from its end, unless a single record has more: see PROTOCOL P7."""
 
 
 class _Pending:

@@ -15,6 +15,8 @@ import asyncio
 import inspect
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine
+from itertools import islice
+from time import monotonic
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar, cast
 
@@ -31,7 +33,13 @@ __all__ = ["LoopActor"]
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 TURN: Final = 256
-"""Messages an actor may handle before the others, and the sockets, have their turn."""
+"""Messages an actor may handle before the others, and the sockets, have their turn ..."""
+TURN_SECONDS: Final = 0.005
+"""... and how long it may take over them, where each of them is much work ..."""
+LOOK_EVERY: Final = 8
+"""... for which it looks at the clock before every so many-th one."""
+_LOOKS: Final = tuple(number % LOOK_EVERY == 0 for number in range(1, TURN + 1))
+"""Whether to look before each message of a turn; counting them would cost more than all the rest."""
 
 
 def handles(*kinds: type) -> Callable[[Handler], Handler]:
@@ -154,9 +162,12 @@ class LoopActor(pykka.Actor):
         self._supervisor = on_death
 
     def work_off_inbox(self) -> bool:
-        """Handle the waiting mail, at most `TURN` messages; return whether there is more to do now."""
+        """Handle the waiting mail, as much as goes into one turn; return whether there is more to do now."""
         inbox = self.actor_inbox
-        for _ in range(min(len(inbox), TURN)):
+        until = monotonic() + TURN_SECONDS
+        for look in islice(_LOOKS, len(inbox)):
+            if look and monotonic() > until:
+                break
             item = inbox.popleft()
             handler = self._direct.get(type(item))  # looked up afresh: any message may be where `screen_mail` begins
             if handler is None:  # an ask, a stop, a proxy's call, or something nothing is marked for

@@ -21,6 +21,8 @@ STATES: Final = 50
 """Newest states of the agent among which what it calls the session is looked for."""
 PAGE: Final = 64
 """Records of a transcript that are read at a time: what was said may be long."""
+PAGE_BYTES: Final = 1 << 20
+"""Bytes of data that are read at a time."""
 MARGIN: Final = 100
 """Prompts and answers read beyond those that a transcript holds, for turns that waited long before they started."""
 
@@ -89,8 +91,18 @@ class _Past:
         self._end = head + 1
 
     async def newest(self, kinds: Collection[str], limit: int, below: int | None = None) -> list[Record]:
+        """Return the newest records of these kinds, oldest first: `limit` of them, or all there are."""
+        found: list[Record] = []
+        while len(found) < limit:
+            page = await self._page(kinds, limit - len(found), found[0].seq if found else below or self._end)
+            if not page:
+                break
+            found = page + found
+        return found
+
+    async def _page(self, kinds: Collection[str], limit: int, below: int) -> list[Record]:
         page: list[Record] = await self._store.read(
-            "records_before", self._name, below or self._end, limit=limit, kinds=kinds
+            "records_before", self._name, below, limit=limit, max_bytes=PAGE_BYTES, kinds=kinds
         )
         return page
 
@@ -127,7 +139,7 @@ class _Past:
         said: list[Record] = []
         below, messages, size = self._end, 0, 0
         while messages < MESSAGES + MARGIN and size < 2 * SIZE:
-            page = await self.newest(SPOKEN, PAGE, below)
+            page = await self._page(SPOKEN, PAGE, below)
             if not page:
                 break
             said = page + said

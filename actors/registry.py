@@ -142,12 +142,12 @@ class Connections:
     Attributes:
         detailed: whether to tell each.
         after: only those whose ids come after this one.
-        limit: at most so many of them, in the order of their ids; None for all, in no order.
+        limit: at most so many of them, in the order of their ids.
     """
 
     detailed: bool
     after: str = ""
-    limit: int | None = None
+    limit: int = 1000
 
 
 @attrs.frozen
@@ -306,7 +306,7 @@ class Registry(LoopActor):
         answer: dict[str, Any] = {"count": len(self._connections)}
         if message.detailed:
             wanted = [connection_id for connection_id in self._connections if connection_id > message.after]
-            chosen = wanted if message.limit is None else nsmallest(message.limit, wanted)
+            chosen = nsmallest(message.limit, wanted)
             answer["connections"] = [_connection_data(*self._connections[each]) for each in chosen]
         return answer
 

@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from broker.actors.following import Follow, FollowAnswer, Following, Unfollowing
 from broker.actors.lifecycle import Gone, MayStop, Sweep
-from broker.actors.log import LogActor
+from broker.actors.log import HISTORY_BYTES, LogActor
 from broker.actors.loop import handles
 from broker.actors.options import RoomOptions
 from broker.actors.ref import LoopRef
@@ -100,7 +100,9 @@ class Room(LogActor):
         return None
 
     async def _read_history(self, before: int, limit: int) -> list[Record]:
-        page: list[Record] = await self._store.read("records_before", self.log, before, limit=limit)
+        page: list[Record] = await self._store.read(
+            "records_before", self.log, before, limit=limit, max_bytes=HISTORY_BYTES
+        )
         return [record for record in page if record.seq >= self.floor]
 
     @handles(Follow)

@@ -164,7 +164,7 @@ class Session(WatchedSession):
             raise BrokerError("too_large", f"A session's variables may take {VARIABLES} bytes of JSON.")
         self._variables = merged
         self.machine.variables = encoded
-        self._note("variables.changed", {"set": changes, "variables": merged, **by}, turn_id)
+        self._note("variables.changed", {"set": changes, "variables": msgspec.Raw(encoded), **by}, turn_id)
         return attrs.evolve(self._its_row(), variables=encoded)
 
     @handles(ops.Close)

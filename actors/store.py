@@ -17,14 +17,25 @@ from pykka.messages import ProxyCall
 from broker.actors.futures import ReplyTo, ask_thread
 from broker.actors.loop import LoopActor, handles
 from broker.actors.ref import LoopRef
-from broker.clock import Clock, Timer
+from broker.clock import Clock, Deadline, Timer
 from broker.errors import BrokerError
 from broker.ids import new_id
+from broker.logs import limited
 from broker.messages import Write
 from broker.stats import Stats
 from broker.store.port import Engine, Reader, StoreError
 
-__all__ = ["Append", "Committed", "Expire", "Flush", "Store", "StoreHandle", "StorePort", "WriteFailed"]
+__all__ = [
+    "CLOSE_SECONDS",
+    "Append",
+    "Committed",
+    "Expire",
+    "Flush",
+    "Store",
+    "StoreHandle",
+    "StorePort",
+    "WriteFailed",
+]
 
 MAX_BATCH = 2000
 """Writes in one transaction: enough to share an fsync, few enough that nobody waits long for it."""
@@ -244,7 +255,7 @@ class Store(LoopActor):
         try:
             return await ask_thread(self._reading, ProxyCall(("reader", method), args, kwargs), timeout=30)
         except (StoreError, pykka.Timeout, pykka.ActorDeadError) as e:
-            logger.error("the store cannot be read: {}", e)
+            limited("the store is read").error("the store cannot be read: {}", e)
             raise BrokerError("unavailable", "The store cannot be read right now.", retry_after=1.0) from e
 
     async def expire(self, message: Expire) -> list[str]:
@@ -300,16 +311,35 @@ class Store(LoopActor):
         for probe in (Write("probe:", now, create=new_id()), Write("probe:", now, delete=True)):
             self.actor_ref.tell(Append(probe, self.actor_ref, None), urgent=True)
 
-    async def close(self) -> None:
-        """Stop after everything that was given to the store is durable; the engine is closed by its own thread."""
+    async def close(self, seconds: float = CLOSE_SECONDS) -> bool:
+        """Stop after everything that was given to the store is durable; the engine is closed by its own thread.
+
+        Args:
+            seconds: how long that may take; what is not written then is not acknowledged either.
+
+        Returns:
+            Whether it is closed.
+        """
+        deadline = Deadline(self._clock, seconds)
         await self.actor_ref.stop()
         if self._probe is not None:
             self._probe.cancel()
         if self._waiting:
             self._writer.tell((_Batch(self._waiting, self._clock.monotonic()), self.actor_ref))
-        for thread in (self._reading, self._writer):
-            await ask_thread(thread, ProxyCall(("close",), (), {}), timeout=CLOSE_SECONDS)
-            thread.stop(block=False)
+        try:
+            await _end(self._reading, deadline.share(CLOSE_SECONDS))
+            await _end(self._writer, deadline.left())
+        except pykka.Timeout:
+            left = self._given - self._settled
+            logger.error("the store was not closed in time: {} writes may be lost, none was acknowledged", left)
+            return False
+        return True
+
+
+async def _end(thread: pykka.ActorRef[Any], seconds: float) -> None:
+    """Close what a thread has open, and end it."""
+    await ask_thread(thread, ProxyCall(("close",), (), {}), timeout=seconds)
+    thread.stop(block=False)
 
 
 class StoreHandle:

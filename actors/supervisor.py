@@ -1,5 +1,6 @@
 """Who starts actors, replaces those that fail, and stops all of them in the end."""
 
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,7 +11,7 @@ from loguru import logger
 
 from broker.actors.loop import LoopActor
 from broker.actors.ref import LoopRef
-from broker.clock import Clock
+from broker.clock import Clock, Deadline
 
 __all__ = ["Supervisor"]
 
@@ -71,15 +72,17 @@ class Supervisor:
         for ref in list(self._children):
             yield _kind(ref), len(ref.actor_inbox)
 
-    async def stop(self) -> None:
-        """Stop all actors, the youngest first, each after the mail it already has."""
+    async def stop(self, deadline: Deadline | None = None) -> None:
+        """Stop all actors, the youngest first, each after the mail it already has, by the deadline at the latest."""
+        by = deadline or Deadline(self._clock, math.inf)
         while self._children:
             ref, _ = self._children.popitem()
+            seconds = by.share(STOP_SECONDS)
             try:
-                if not await ref.stop(timeout=STOP_SECONDS):
+                if not await ref.stop(timeout=seconds):
                     ref.give_up()  # it failed, and waited to be started again
             except pykka.Timeout:
-                logger.warning("{} did not stop within {} s", ref, STOP_SECONDS)
+                logger.warning("{} did not stop within {:.2g} s", ref, seconds)
 
     def _failed(self, ref: LoopRef[Any], error: BaseException) -> None:
         child = self._children.get(ref)

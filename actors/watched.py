@@ -9,7 +9,7 @@ import msgspec
 
 from broker import operations as ops
 from broker.actors.following import Follow, FollowAnswer, Following, Unfollowing
-from broker.actors.log import LogActor
+from broker.actors.log import HISTORY_BYTES, LogActor
 from broker.actors.loop import handles
 from broker.actors.options import SessionOptions
 from broker.actors.ref import LoopRef
@@ -91,7 +91,10 @@ class WatchedSession(LogActor):
         self._check(message.by, "viewer")
         before = min(message.before_seq or self._durable_head + 1, self._durable_head + 1)
         kinds = CONVERSATION if message.kind == "messages" else None
-        self.answer_from(self._store.read("records_before", self.log, before, limit=message.limit, kinds=kinds))
+        page = self._store.read(
+            "records_before", self.log, before, limit=message.limit, max_bytes=HISTORY_BYTES, kinds=kinds
+        )
+        self.answer_from(page)
 
     @handles(ops.Share)
     def _share(self, message: ops.Share) -> None:

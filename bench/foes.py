@@ -316,7 +316,7 @@ FOES: dict[str, Callable[[int, float], Fate]] = {
     "64 KiB texts": _again(_flood(_LARGE)),
     "unread": _again(_unread, receive=4 * _KIB),
     "trickling reader": _again(_trickle, receive=4 * _KIB),
-    "stalled, answering": _again(_stalled, receive=4 * _KIB),
+    "stalled, faking pongs": _again(_stalled, receive=4 * _KIB),
     "100 half handshakes": _crowd(100, b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nX-A: ", b"a"),
     "500 silent lines": _crowd(500, b""),
     "churn": _churn,
@@ -325,7 +325,7 @@ FOES: dict[str, Callable[[int, float], Fate]] = {
 }
 """Each attacker by name; takes the port and the time at which to stop."""
 
-QUIET = frozenset({"unread", "trickling reader", "stalled, answering", "100 half handshakes", "500 silent lines"})
+QUIET = frozenset({"unread", "trickling reader", "stalled, faking pongs", "100 half handshakes", "500 silent lines"})
 """Those that only time gives away."""
 
 

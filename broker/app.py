@@ -2,8 +2,10 @@
 
 import asyncio
 import hashlib
+import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +13,7 @@ import attrs
 from loguru import logger
 
 from broker import gauges, reload
+from broker.actors.agents import CLOSE_SECONDS as GONE_SECONDS
 from broker.actors.agents import Agents
 from broker.actors.connection import ConnectionOptions
 from broker.actors.heartbeat import Heartbeats
@@ -20,13 +23,13 @@ from broker.actors.ref import LoopRef
 from broker.actors.registry import Live, Registry, RegistryOptions, Wake
 from broker.actors.room import Room
 from broker.actors.session import Session
-from broker.actors.store import Expire, Store, StoreHandle
+from broker.actors.store import CLOSE_SECONDS, Expire, Store, StoreHandle
 from broker.actors.supervisor import Supervisor
 from broker.agents.acp.orphans import reap
 from broker.agents.kinds import kind_for
 from broker.agents.port import AgentKind
 from broker.agents.remote.worker import WorkerAgent
-from broker.clock import Clock, SystemClock
+from broker.clock import Clock, Deadline, SystemClock
 from broker.config import EX_CONFIG, Settings
 from broker.dispatch import Hooks
 from broker.drain import Drain
@@ -38,7 +41,7 @@ from broker.load import Load
 from broker.memory import Memory
 from broker.messages import Record, SessionRow
 from broker.offers import PluginRefused
-from broker.plugin_loader import Plugins
+from broker.plugin_loader import STOPPING, Plugins
 from broker.protocol.native import NATIVE
 from broker.stats import Stats
 from broker.store.engines import engine_for
@@ -52,16 +55,18 @@ from broker.web.front import Front
 from broker.web.listener import bind
 from broker.web.services import Services
 
-__all__ = ["App", "CannotStart"]
+__all__ = ["EX_UNAVAILABLE", "STOP_SECONDS", "App", "CannotStart"]
 
 EX_UNAVAILABLE: Final = 69
 """Exit code for a port or a store that cannot be had (sysexits.h; PROTOCOL section 7)."""
 EXPIRE_SECONDS: Final = 600.0
 """How often what is past keeping is looked for."""
+STOP_SECONDS: Final = 1.75
+"""How long all of stopping may take beyond the grace: together with the end of the process, two seconds."""
 END_SECONDS: Final = 5.0
-"""How long the end of a turn may take to become durable when the broker stops."""
+"""How long the end of a turn may take to become durable when the broker stops: by itself, as the next two ..."""
 OBSERVERS_SECONDS: Final = 2.0
-"""How long plugins' observers may finish what they were told."""
+"""... and plugins' observers may finish what they were told; beyond the grace, each has half of what is left."""
 
 
 class CannotStart(Exception):  # noqa: N818 - the state, not the layer
@@ -79,6 +84,9 @@ class App:
         settings: the configuration.
         plugins: the plugins it names, loaded but not made.
         clock: time.
+
+    Attributes:
+        clean: whether everything that was given to the store is in it, once the broker has stopped.
     """
 
     def __init__(self, settings: Settings, plugins: Plugins, clock: Clock | None = None) -> None:
@@ -92,6 +100,8 @@ class App:
         self._mark = mark_of(settings.store.url)
         self.kinds: dict[str, AgentKind] = {}
         self.port = settings.listen.port
+        self.clean = True
+        self._deadline = Deadline(self.clock, math.inf)
         self._undo: list[Callable[[], object]] = []
 
     async def start(self) -> None:
@@ -119,11 +129,14 @@ class App:
     async def drain(self) -> None:
         """Let the broker run out: no new clients, 1012 to those there are, time for running turns (PROTOCOL 7).
 
-        Whoever asks over HTTP how the broker is, is answered until the end.
+        From now on it has the grace and `STOP_SECONDS` for everything, `stop` included. Whoever asks over HTTP how the
+        broker is, is answered until the end.
         """
         self.services.ready = False
         self.services.load.stopping = True
-        await Drain(self.registry, self.clock, self.settings.shutdown.grace, self._end_turns).run()
+        grace = self.settings.shutdown.grace
+        self._deadline = Deadline(self.clock, grace + STOP_SECONDS)
+        await Drain(self.registry, self.clock, grace, self._end_turns, deadline=self._deadline).run()
 
     async def stop(self) -> None:
         """Stop everything in reverse."""
@@ -167,8 +180,11 @@ class App:
             raise CannotStart(str(e), EX_UNAVAILABLE) from e
         store = Store(engine, self.clock, self.stats)
         store.begin()
-        self._undo.append(store.close)
+        self._undo.append(partial(self._close_store, store))
         self.store = StoreHandle(store, durable=engine.durable)
+
+    async def _close_store(self, store: Store) -> None:
+        self.clean = await store.close(min(CLOSE_SECONDS, self._deadline.left()))
 
     def _start_plugins(self) -> None:
         self._check_plugins()
@@ -180,16 +196,17 @@ class App:
         except PluginRefused as e:
             raise CannotStart(str(e), EX_CONFIG) from e
         self._undo.append(self.facade.stop)
-        self._undo.append(self.plugins.stop)
+        self._undo.append(lambda: self.plugins.stop(self._deadline.share(STOPPING)))
         self._undo.append(self._settle_observers)
 
     async def _settle_observers(self) -> None:
         """Let the plugins' observers finish what they were told, within reason."""
+        seconds = self._deadline.share(OBSERVERS_SECONDS)
         try:
-            async with asyncio.timeout(OBSERVERS_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self.hooks.settled()
         except TimeoutError:
-            logger.warning("some observers of plugins were still at work after {:g} s", OBSERVERS_SECONDS)
+            logger.warning("some observers of plugins were still at work after {:.2g} s", seconds)
 
     def _check_plugins(self) -> None:
         if self.plugins.problems:
@@ -351,14 +368,15 @@ class App:
         """End the turns that still run, durably."""
         places: dict[str, LoopRef[Session]] = await self.registry.ask(Live())
         sessions = [ref for log, ref in places.items() if log.startswith("session:") and ref.is_alive()]
-        asks = (ref.ask(StopSession(), timeout=END_SECONDS) for ref in sessions)
+        seconds = self._deadline.share(END_SECONDS)
+        asks = (ref.ask(StopSession(), timeout=seconds) for ref in sessions)
         await asyncio.gather(*asks, return_exceptions=True)
 
     async def _stop_actors(self) -> None:
         """End what still runs; then the agents, then everybody else."""
         await self._end_turns()
-        await self.agents.close()
-        await self.supervisor.stop()
+        await self.agents.close(self._deadline.share(GONE_SECONDS))
+        await self.supervisor.stop(self._deadline.part())
 
 
 def mark_of(url: str) -> str | None:

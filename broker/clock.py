@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock", "Timer", "rfc3339"]
+__all__ = ["Clock", "Deadline", "SystemClock", "Timer", "rfc3339"]
 
 
 class Timer(Protocol):
@@ -54,3 +54,28 @@ def rfc3339(at: int) -> str:
     """
     seconds, milliseconds = divmod(at, 1000)
     return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{milliseconds:03d}Z"
+
+
+class Deadline:
+    """A point in time that several steps in a row share, so that none of them takes all there is.
+
+    Args:
+        clock: time.
+        seconds: until then; infinite for a time that never comes.
+    """
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock = clock
+        self._at = clock.monotonic() + seconds
+
+    def left(self) -> float:
+        """Return the seconds until then; 0 if it has passed."""
+        return max(0.0, self._at - self._clock.monotonic())
+
+    def share(self, most: float) -> float:
+        """Return how long the next step may take: `most`, but only half of what is left."""
+        return min(most, self.left() / 2)
+
+    def part(self) -> "Deadline":
+        """Return the deadline of a step that consists of steps."""
+        return Deadline(self._clock, self.left() / 2)

@@ -5,6 +5,7 @@ when to come back, and the closes are spread as well; who watches a running turn
 """
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
@@ -17,7 +18,7 @@ from broker.actors.lifecycle import StopSession
 from broker.actors.ref import LoopRef
 from broker.actors.registry import Everybody, Live, Registry
 from broker.agents.remote.frames import SUBPROTOCOL
-from broker.clock import Clock
+from broker.clock import Clock, Deadline
 from broker.errors import CloseCode
 from broker.protocol.outgoing import Parcel, Restarting
 
@@ -50,6 +51,7 @@ class Drain:
         grace: seconds that running turns have.
         end_turns: ends those that still run then, durably.
         choose: returns a random number between two others.
+        deadline: when everything is to have stopped, and not only this; none if left out.
     """
 
     def __init__(
@@ -59,7 +61,9 @@ class Drain:
         grace: float,
         end_turns: Callable[[], Awaitable[object]],
         choose: Callable[[float, float], float] = random.uniform,
+        deadline: Deadline | None = None,
     ) -> None:
+        self._deadline = deadline or Deadline(clock, math.inf)
         self._registry = registry
         self._clock = clock
         self._grace = grace
@@ -139,8 +143,8 @@ class Drain:
 
     async def _see_off(self, clients: list[LoopRef[Connection]]) -> None:
         """Wait a moment for the clients' good-byes; one that reads nothing never says any."""
-        deadline = self._clock.monotonic() + GOOD_BYE_SECONDS
-        while any(ref.is_alive() for ref in clients) and self._clock.monotonic() < deadline:  # noqa: ASYNC110
+        until = self._clock.monotonic() + self._deadline.share(GOOD_BYE_SECONDS)
+        while any(ref.is_alive() for ref in clients) and self._clock.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_SECONDS)
         for ref in clients:
             if ref.actor is not None:

@@ -160,6 +160,8 @@ def _intercept(level: str) -> None:
     root.handlers = [handler for handler in root.handlers if not isinstance(handler, InterceptHandler)]
     root.addHandler(InterceptHandler())
     root.setLevel({"TRACE": 5}.get(level, level))
+    # What an actor's thread raises to its asker, pykka tells with a traceback too; it is the asker's to log.
+    logging.getLogger("pykka").setLevel(logging.NOTSET if level in {"TRACE", "DEBUG"} else logging.WARNING)
     logging.captureWarnings(capture=True)
 
 
@@ -167,7 +169,7 @@ def _intercept(level: str) -> None:
 
 
 class Limiter:
-    """Lets one line per cause and interval through, so that a fault that repeats cannot fill a disk.
+    """Lets so many lines per cause and interval through, so that a fault that repeats cannot fill a disk.
 
     Args:
         clock: monotonic seconds.
@@ -177,31 +179,31 @@ class Limiter:
     def __init__(self, clock: Callable[[], float] = time.monotonic, causes: int = 1024) -> None:
         self._clock = clock
         self._causes = causes
-        self._seen: dict[object, tuple[float, int]] = {}
+        self._seen: dict[object, tuple[float, int]] = {}  # when the interval ends, and lines in it
 
-    def left_out(self, key: object, seconds: float = 1.0) -> int | None:
-        """Return how many lines of this cause were left out since the last one, or None to leave this one out."""
+    def left_out(self, key: object, seconds: float = 1.0, lines: int = 1) -> int | None:
+        """Return how many lines of this cause the last interval left out, once; None to leave this one out."""
         now = self._clock()
         until, count = self._seen.get(key, (now, 0))
         if now < until:
             self._seen[key] = (until, count + 1)
-            return None
+            return 0 if count < lines else None
         self._seen.pop(key, None)
         if len(self._seen) >= self._causes:
             del self._seen[next(iter(self._seen))]
-        self._seen[key] = (now + seconds, 0)
-        return count
+        self._seen[key] = (now + seconds, 1)
+        return max(0, count - lines)
 
 
 _limiter: Final = Limiter()
 
 
-def limited(key: object, seconds: float = 1.0) -> "Logger":
-    """Return a logger for a line that may repeat: heard at most once in `seconds` per cause.
+def limited(key: object, seconds: float = 1.0, lines: int = 1) -> "Logger":
+    """Return a logger for a line that may repeat: heard at most so many times in `seconds` per cause.
 
     The next line that is heard says how many were left out: `limited("accept").warning("cannot accept: {}", error)`.
     """
-    count = _limiter.left_out(key, seconds)
+    count = _limiter.left_out(key, seconds, lines)
     return logger.bind(left_out=count, muted=count is None)
 
 

@@ -118,7 +118,7 @@ class SessionRow:
     """What is kept of a session beside its log.
 
     Attributes:
-        variables: a JSON object.
+        variables: a JSON object; nothing in a list, which does not read it.
         members: a JSON object: whom the owner shares it with, and as what (`member` or `viewer`).
     """
 

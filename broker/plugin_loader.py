@@ -14,7 +14,7 @@ from broker.plugin_files import Found, find, own_frames
 from broker.plugin_record import PluginRecord, Status
 from broker.trust import Unsafe
 
-__all__ = ["PluginRecord", "PluginSettings", "Plugins", "Status", "describe", "load"]
+__all__ = ["STOPPING", "PluginRecord", "PluginSettings", "Plugins", "Status", "describe", "load"]
 
 STARTING: Final = 30.0
 """Seconds that a plugin's `start` may take."""

@@ -11,13 +11,24 @@ from fnmatch import fnmatchcase
 from typing import Any, Final
 
 import attrs
+import msgspec
 
 from broker.clock import Clock
 from broker.errors import BrokerError
 from broker.ids import new_id
 from broker.messages import Principal
 
-__all__ = ["GRANT_SECONDS", "LIMIT", "MADE_BY", "MAX_GRANT_SECONDS", "TICKET_SECONDS", "Ticket", "Tickets", "grant"]
+__all__ = [
+    "GRANT_SECONDS",
+    "LIMIT",
+    "MADE_BY",
+    "MAX_CLAIMS",
+    "MAX_GRANT_SECONDS",
+    "TICKET_SECONDS",
+    "Ticket",
+    "Tickets",
+    "grant",
+]
 
 TICKET_SECONDS: Final = 30.0
 """How long a ticket can be shown (PROTOCOL section 5)."""
@@ -25,7 +36,9 @@ GRANT_SECONDS: Final = 3600
 """How long somebody who came by a ticket is known, unless its maker says otherwise."""
 MAX_GRANT_SECONDS: Final = 86_400
 LIMIT: Final = 10_000
-"""Tickets that may wait to be shown; a ticket takes about a kilobyte."""
+"""Tickets that may wait to be shown."""
+MAX_CLAIMS: Final = 4096
+"""Bytes of JSON of all that a ticket says: a token's worth, and with `LIMIT` of them 40 MiB."""
 MADE_BY: Final = "ticket"
 """The claim that only those have who came by a ticket: its maker's user (`by`) and when it was made (`at`)."""
 PATTERNED: Final = frozenset({"rooms", "sessions"})
@@ -79,8 +92,9 @@ class Tickets:
         """Make a ticket that lets in as `grants`.
 
         Raises:
-            BrokerError: `overloaded`: there are as many as there may be.
+            BrokerError: `overloaded`: there are as many as there may be. `too_large`: it would say too much.
         """
+        _check_size(grants)
         self._sweep()
         if len(self._waiting) >= self._limit:
             raise BrokerError("overloaded", f"{self._limit} tickets wait to be shown already.", retry_after=1.0)
@@ -116,6 +130,15 @@ class Tickets:
             if self._waiting[oldest].until > now:
                 return
             del self._waiting[oldest]
+
+
+def _check_size(grants: Principal) -> None:
+    said = msgspec.json.encode([grants.user, sorted(grants.scopes), grants.claims], enc_hook=str)
+    if len(said) > MAX_CLAIMS:
+        hint = "narrow claims: what is left out is all that you have"
+        raise BrokerError(
+            "too_large", f"A ticket says at most {MAX_CLAIMS} bytes of JSON.", field="$.claims", hint=hint
+        )
 
 
 def _digest(text: str) -> bytes:

@@ -1,6 +1,7 @@
 """Time: the wire's spelling of it, the loop's clock, and the one that a test moves by hand."""
 
 import asyncio
+import math
 import re
 from datetime import UTC, datetime
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.clock import SystemClock, rfc3339
+from broker.clock import Deadline, SystemClock, rfc3339
 from broker.testing import ManualClock
 
 FAR = int(datetime(9999, 12, 31, tzinfo=UTC).timestamp() * 1000)
@@ -69,3 +70,18 @@ def test_what_falls_due_is_called_in_order_each_at_its_own_time() -> None:
     clock.advance(5.0)
     assert called == [("first", 1.0), ("second", 1.0), ("set on the way", 1.5), ("third", 3.0)]
     assert (clock.monotonic(), clock.waiting) == (5.0, 1)
+
+
+def test_steps_that_share_a_deadline_end_by_it_however_many_they_are() -> None:
+    clock = ManualClock()
+    deadline = Deadline(clock, 8.0)
+    assert [deadline.share(1.0), deadline.share(10.0), deadline.part().left()] == [1.0, 4.0, 4.0]
+    for _ in range(20):
+        clock.advance(deadline.share(5.0))  # each takes all it may
+    assert 0 < deadline.left() < 0.001
+    clock.advance(1.0)
+    assert (deadline.left(), deadline.share(5.0)) == (0.0, 0.0)
+
+
+def test_without_an_end_each_step_has_its_own_time() -> None:
+    assert Deadline(ManualClock(), math.inf).part().share(5.0) == 5.0

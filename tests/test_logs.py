@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 
+import pykka
 import pytest
 from loguru import logger
 
@@ -37,6 +38,7 @@ def logs() -> Iterator[Configure]:
     logging.captureWarnings(capture=False)
     root.handlers[:], level = before
     root.setLevel(level)
+    logging.getLogger("pykka").setLevel(logging.NOTSET)
 
 
 def entries(out: io.StringIO) -> list[dict[str, object]]:
@@ -127,6 +129,22 @@ def test_the_standard_librarys_logs_come_along_under_their_own_name_and_level(lo
     ]
 
 
+@pytest.mark.parametrize(("level", "heard"), [("info", 0), ("debug", 1)])
+def test_what_a_thread_s_actor_raises_to_its_asker_is_the_asker_s_to_log(logs: Configure, level: str, heard: int):
+    class Breaks(pykka.ThreadingActor):
+        def on_receive(self, message: object) -> object:
+            raise LookupError(message)
+
+    out = logs(level=level)
+    ref = Breaks.start()
+    try:
+        with pytest.raises(LookupError):
+            ref.ask("why")
+    finally:
+        ref.stop()
+    assert sum("returned" in entry["message"] for entry in entries(out)) == heard
+
+
 def test_configuring_again_does_not_double_a_line(logs: Configure):
     logs()
     out = logs(level="debug")
@@ -177,6 +195,16 @@ def test_a_cause_that_repeats_is_heard_once_a_second_with_the_number_left_out():
     assert limiter.left_out("accept", seconds=5.0) is None
     now[0] = 12.5
     assert limiter.left_out("accept", seconds=5.0) == 1
+
+
+def test_of_some_causes_more_lines_are_heard():
+    now = [0.0]
+    limiter = Limiter(clock=lambda: now[0])
+    assert [limiter.left_out("came", lines=3) for _ in range(5)] == [0, 0, 0, None, None]
+    now[0] = 1.0
+    assert [limiter.left_out("came", lines=3) for _ in range(2)] == [2, 0]
+    now[0] = 2.0
+    assert limiter.left_out("came", lines=3) == 0
 
 
 def test_the_limiter_remembers_a_bounded_number_of_causes():

@@ -7,7 +7,7 @@ import pytest
 from broker.errors import BrokerError
 from broker.messages import Principal
 from broker.testing import ManualClock
-from broker.tickets import GRANT_SECONDS, TICKET_SECONDS, Tickets, grant
+from broker.tickets import GRANT_SECONDS, MAX_CLAIMS, TICKET_SECONDS, Tickets, grant
 
 BACKEND = Principal(user="backend", scopes=frozenset({"api", "debug"}))
 ANN = Principal(user="ann")
@@ -74,6 +74,23 @@ def test_there_are_only_so_many_and_old_ones_make_room(clock: ManualClock) -> No
     assert (refused.value.code, refused.value.retry_after) == ("overloaded", 1.0)
     clock.advance(TICKET_SECONDS)
     tickets.issue(ANN)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"rooms": ["x" * 200] * 21},
+        {"rooms": ["\U0001f600" * 255] * 5},
+        {"tenant": {"name": "x" * MAX_CLAIMS}},
+        {"roles": frozenset({"x" * MAX_CLAIMS})},
+    ],
+)
+def test_a_ticket_says_only_so_much_since_it_is_kept(tickets: Tickets, claims: dict[str, Any]) -> None:
+    tickets.issue(Principal(user="ann", claims={"rooms": ["x" * 190] * 20}))
+    with pytest.raises(BrokerError) as refused:
+        tickets.issue(Principal(user="ann", claims=claims))
+    assert (refused.value.code, refused.value.field) == ("too_large", "$.claims")
+    assert len(tickets) == 1
 
 
 def test_a_user_s_tickets_are_taken_back(tickets: Tickets) -> None:

@@ -27,13 +27,13 @@ __all__ = [
 
 @attrs.frozen
 class Peer:
-    """One connection.
+    """One connection, or who sends a request over HTTP.
 
     Attributes:
-        connection_id: its id, as in `welcome`.
+        connection_id: its id, as in `welcome`; empty for a request.
         principal: who it is.
         address: the client's IP address, past the trusted proxies.
-        protocol: its wire format, such as `broker.v1.json`.
+        protocol: its wire format, such as `broker.v1.json`; `http` for a request.
     """
 
     connection_id: str
@@ -92,7 +92,13 @@ class Auth:
 
 
 class Inbound(msgspec.Struct, frozen=True, gc=False):
-    """One message of a client, before anything is done about it; `size` is its length in bytes."""
+    """One message of a client, before anything is done about it.
+
+    Attributes:
+        peer: whose; a request of the HTTP API has no connection.
+        action: what it asks for; empty for one that cannot be read.
+        size: its length in bytes, of a request its body's.
+    """
 
     peer: Peer
     action: str

@@ -52,6 +52,10 @@ class Message:
         if inflater is not None:
             inflater.begin()
 
+    def __len__(self) -> int:
+        """Return how many bytes of it there are, unpacked."""
+        return len(self._parts)
+
     def add(self, data: bytes | bytearray) -> None:
         """Take some more of it, as it is on the wire but for the mask.
 

@@ -2,14 +2,16 @@
 
 from typing import Final
 
-import attrs
 import msgspec
 
 from broker.errors import BrokerError
 from broker.protocol.native import invalid
 from broker.protocol.payloads import Send
 
-__all__ = ["check_content", "check_name", "check_recipients"]
+__all__ = ["MAX_BLOCKS", "check_content", "check_name", "check_recipients"]
+
+MAX_BLOCKS: Final = 1000
+"""Blocks that content may have: each is an object wherever it is read, by agents and pages too."""
 
 
 def check_name(name: str, field: str) -> None:
@@ -32,8 +34,9 @@ def check_recipients(send: Send) -> None:
         raise BrokerError("invalid_message", "Say whom it is for.", field="$.payload.to", hint="connections or users")
 
 
-@attrs.define
-class _Block:
+class _Block(msgspec.Struct, gc=False):
+    """A struct, which is made in half the time of an attrs class: there may be a hundred thousand to be refused."""
+
     type: str
 
 
@@ -41,10 +44,10 @@ _decode_content: Final = msgspec.json.Decoder(str | list[_Block]).decode
 
 
 def check_content(content: bytes) -> None:
-    """Refuse what is neither text nor an array of content blocks, and what says nothing.
+    """Refuse what is neither text nor an array of content blocks, what says nothing, and more blocks than `MAX_BLOCKS`.
 
     Raises:
-        BrokerError: `invalid_message`.
+        BrokerError: `invalid_message`, `too_large`.
     """
     try:
         value = _decode_content(content)
@@ -52,3 +55,5 @@ def check_content(content: bytes) -> None:
         raise invalid(e, "$.payload.content") from None
     if not value:
         raise BrokerError("invalid_message", "The content is empty.", field="$.payload.content")
+    if not isinstance(value, str) and len(value) > MAX_BLOCKS:
+        raise BrokerError("too_large", f"Content has at most {MAX_BLOCKS} blocks.", field="$.payload.content")

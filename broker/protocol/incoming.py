@@ -86,15 +86,16 @@ class Decoder:
 
     Attributes:
         size: bytes of payload that the last frame of `next` had on the wire.
+        cost: what the last `next` came to in bytes: those on the wire or, where they are more, those they unpacked to.
     """
 
     __slots__ = (
         "_at", "_buffer", "_deflate", "_final", "_inflater", "_left", "_limit", "_mask", "_message", "_opcode", "_room",
-        "_unmask", "size",
+        "_unmask", "cost", "size",
     )  # fmt: skip
 
     def __init__(self, limit: int, *, deflate: bool = False, unmask: Unmask = unmask) -> None:
-        self.size = 0
+        self.size = self.cost = 0
         self._limit = limit
         self._deflate = deflate
         self._unmask = unmask
@@ -113,6 +114,11 @@ class Decoder:
         rest = self._buffer[self._at :]
         self._buffer = rest + data if rest else data
         self._at = 0
+
+    @property
+    def under_way(self) -> object:
+        """The message that has begun and is not whole; None if there is none."""
+        return self._message
 
     def waiting(self) -> int:
         """Return how many bytes were fed and not looked at."""
@@ -162,7 +168,7 @@ class Decoder:
         if end > have or (first not in _WHOLE and not first & _CONTROL):
             return self._begin(first, start, size)
         self._at = end
-        self.size = size
+        self.size = self.cost = size
         return self._open(first, start, end)
 
     def _open(self, first: int, start: int, end: int) -> Frame:
@@ -228,7 +234,7 @@ class Decoder:
         message = self._message
         assert message is not None  # noqa: S101 - there is no frame under way without its message
         chunk = bytearray(self._buffer[self._at : self._at + self._left])
-        size = len(chunk)
+        size, before = len(chunk), len(message)
         self._unmask(self._mask, chunk)
         self._at += size
         self._left -= size
@@ -238,11 +244,13 @@ class Decoder:
             self._mask = self._mask[turn:] + self._mask[:turn]
             return self._wait(self._at)
         self._left = _NO_FRAME
+        whole = message.end() if self._final else b""
+        self.cost = max(self.size, len(message) - before)
         if not self._final:
-            return PIECE, b""
+            return PIECE, whole
         self._message = None
         self._room = self._limit
-        return self._opcode, message.end()
+        return self._opcode, whole
 
 
 def _packed(limit: int) -> int:

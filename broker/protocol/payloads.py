@@ -56,6 +56,7 @@ Content = Annotated[
                 {
                     "type": "array",
                     "minItems": 1,
+                    "maxItems": 1000,
                     "items": {"type": "object", "properties": {"type": {"type": "string"}}, "required": ["type"]},
                 },
             ]
@@ -110,7 +111,7 @@ class Named:
 
 @attrs.define
 class Listing:
-    """`session.list`."""
+    """`session.list` and `get_connections`; over HTTP every list."""
 
     limit: Limit = 50
     cursor: str | None = None

@@ -1,7 +1,8 @@
 """The log in memory: the same promises as on disk, except that nothing outlives the process."""
 
 from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 from threading import Lock
 
 import attrs
@@ -128,26 +129,18 @@ class MemoryReader:
                 return []
             start = max(seq + 1 - held.floor, 0)
             page = held.records[start : start + limit]
-        room = max_bytes
-        for count, record in enumerate(page):
-            room -= len(record.data)
-            if room < 0 and count:
-                return page[:count]
-        return page
+        return _fitting(page, max_bytes)
 
-    def records_before(self, log: str, seq: int, *, limit: int, kinds: Collection[str] | None = None) -> list[Record]:
-        """Return the newest `limit` records below `seq` (of these kinds only), oldest first."""
+    def records_before(
+        self, log: str, seq: int, *, limit: int, max_bytes: int, kinds: Collection[str] | None = None
+    ) -> list[Record]:
+        """Return a page of the newest records below `seq` (of these kinds only), oldest first."""
         with self._lock:
             if (held := self._logs.get(log)) is None:
                 return []
-            page: list[Record] = []
-            for record in reversed(held.records[: max(seq - held.floor, 0)]):
-                if len(page) == limit:
-                    break
-                if kinds is None or record.kind in kinds:
-                    page.append(record)
-        page.reverse()
-        return page
+            past = reversed(held.records[: max(seq - held.floor, 0)])
+        wanted = islice((record for record in past if kinds is None or record.kind in kinds), limit)
+        return _fitting(wanted, max_bytes)[::-1]
 
     def session(self, session_id: str) -> SessionRow | None:
         """Return the session's row, None if there is none."""
@@ -158,12 +151,12 @@ class MemoryReader:
     def sessions(
         self, owner: str | None, *, everyone: bool, limit: int, before: tuple[int, str] | None = None
     ) -> list[SessionRow]:
-        """Return a page of the sessions of `owner` (or of everyone), newest first."""
+        """Return a page of the sessions of `owner` (or of everyone), newest first, without their variables."""
         with self._lock:
             rows = [log.session for log in self._logs.values() if log.session is not None]
         rows = sorted((row for row in rows if everyone or row.owner == owner), key=_age)
         end = len(rows) if before is None else bisect_left(rows, before, key=_age)
-        return rows[max(end - limit, 0) : end][::-1]
+        return [attrs.evolve(row, variables=b"") for row in rows[max(end - limit, 0) : end][::-1]]
 
     def rooms(self, after: str, *, limit: int) -> list[LogRow]:
         """Return the logs of rooms whose names come after this one, in the order of their UTF-8."""
@@ -188,6 +181,17 @@ class MemoryReader:
 
     def close(self) -> None:
         """Do nothing: there is nothing to let go of."""
+
+
+def _fitting(records: Iterable[Record], max_bytes: int) -> list[Record]:
+    """Return as many of the first records as have so much data; at least one, if there is one."""
+    page: list[Record] = []
+    for record in records:
+        max_bytes -= len(record.data)
+        if max_bytes < 0 and page:
+            break
+        page.append(record)
+    return page
 
 
 def _name(row: LogRow) -> str:

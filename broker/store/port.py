@@ -24,8 +24,13 @@ class Reader(Protocol):
         At most `limit`, and few enough that their data stays within `max_bytes`, but at least one if there is one.
         """
 
-    def records_before(self, log: str, seq: int, *, limit: int, kinds: Collection[str] | None = None) -> list[Record]:
-        """Return the newest `limit` records below `seq` (of these kinds only), oldest first."""
+    def records_before(
+        self, log: str, seq: int, *, limit: int, max_bytes: int, kinds: Collection[str] | None = None
+    ) -> list[Record]:
+        """Return a page of the newest records below `seq` (of these kinds only), oldest first.
+
+        At most `limit`, and few enough that their data stays within `max_bytes`, but at least one if there is one.
+        """
 
     def session(self, session_id: str) -> SessionRow | None:
         """Return the session's row, None if there is none."""
@@ -33,7 +38,10 @@ class Reader(Protocol):
     def sessions(
         self, owner: str | None, *, everyone: bool, limit: int, before: tuple[int, str] | None = None
     ) -> list[SessionRow]:
-        """Return sessions of `owner` (or of everyone), newest first, those older than `before` (created_at, id)."""
+        """Return sessions of `owner` (or of everyone), newest first, those older than `before` (created_at, id).
+
+        Their variables, which may be long and which no list shows, are left empty: no bytes at all.
+        """
 
     def rooms(self, after: str, *, limit: int) -> list[LogRow]:
         """Return the logs of rooms whose names come after this one, in the order of their UTF-8."""

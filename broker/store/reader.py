@@ -27,10 +27,10 @@ _AFTER: Final = _RECORDS.select(
     "ORDER BY seq"
 )
 
-_SESSIONS: Final = Page(
-    ("session_id", "owner", "agent", "workspace_dir", "title", "closed", "created_at", "updated_at"),
-    ("variables", "members"),
+_LISTED: Final = Page(
+    ("session_id", "owner", "agent", "workspace_dir", "title", "closed", "created_at", "updated_at"), ("members",)
 )
+_SESSIONS: Final = Page(_LISTED.plain, ("members", "variables"))
 _ROOMS: Final = Page(("name", "epoch", "head", "floor", "created_at", "updated_at", "bytes"), ())
 _NEXT_ROOMS: Final = _ROOMS.select(
     f"SELECT {_ROOMS.columns} FROM logs WHERE name > ? AND name < ? ORDER BY name LIMIT ?"  # noqa: S608
@@ -45,16 +45,20 @@ _OPEN: Final = (
 
 
 def _before(kinds: Collection[str] | None) -> str:
-    """Return the statement for the newest records of so many kinds; history has an index of its own."""
+    """Return the statement for a page of the newest records of so many kinds; history has an index of its own."""
     index = wanted = ""
     if kinds is not None:
         wanted = f"AND kind IN ({', '.join('?' * len(kinds))}) "
         if kinds and set(CONVERSATION).issuperset(kinds):
             index = "INDEXED BY messages "
             wanted += f"AND ({_HISTORY}) "  # as the index says it, or SQLite would not know that it fits
+    those = f"FROM records {index}WHERE log = {_LOG} AND seq < ? {wanted}"
     return _RECORDS.select(
-        f"SELECT {_RECORDS.columns} FROM records {index}"  # noqa: S608
-        f"WHERE log = {_LOG} AND seq < ? {wanted}ORDER BY seq DESC LIMIT ?"
+        f"SELECT {_RECORDS.columns} {those}AND seq >= ("  # noqa: S608
+        "SELECT coalesce(min(CASE WHEN total <= ? THEN seq END), max(seq)) FROM ("
+        "SELECT seq, sum(size) OVER (ORDER BY seq DESC) AS total FROM ("
+        f"SELECT seq, length(data) AS size {those}ORDER BY seq DESC LIMIT ?))) "
+        "ORDER BY seq DESC"
     )
 
 
@@ -89,22 +93,25 @@ class SqliteReader:
             rows = _RECORDS.read(self._connection, _AFTER, (log, seq, max_bytes, log, seq, limit))
         return [_record(*row) for row in rows]
 
-    def records_before(self, log: str, seq: int, *, limit: int, kinds: Collection[str] | None = None) -> list[Record]:
-        """Return the newest `limit` records below `seq` (of these kinds only), oldest first."""
-        values = (log, min(seq, _LAST), *(kinds or ()), limit)
+    def records_before(
+        self, log: str, seq: int, *, limit: int, max_bytes: int, kinds: Collection[str] | None = None
+    ) -> list[Record]:
+        """Return a page of the newest records below `seq` (of these kinds only), oldest first."""
+        those = (log, min(seq, _LAST), *(kinds or ()))
+        values = (*those, max_bytes, *those, limit)
         with self._explained():
             rows = _RECORDS.read(self._connection, _before(kinds), values)
         return [_record(*row) for row in reversed(rows)]
 
     def session(self, session_id: str) -> SessionRow | None:
         """Return the session's row, None if there is none."""
-        rows = self._sessions(f"WHERE log = {_LOG}", (SESSION + session_id,))
+        rows = self._sessions(_SESSIONS, f"WHERE log = {_LOG}", (SESSION + session_id,))
         return rows[0] if rows else None
 
     def sessions(
         self, owner: str | None, *, everyone: bool, limit: int, before: tuple[int, str] | None = None
     ) -> list[SessionRow]:
-        """Return a page of the sessions of `owner` (or of everyone), newest first."""
+        """Return a page of the sessions of `owner` (or of everyone), newest first, without their variables."""
         terms: list[str] = []
         values: list[object] = []
         if not everyone:
@@ -114,7 +121,7 @@ class SqliteReader:
             terms.append("(created_at, session_id) < (?, ?)")
             values += before
         where = f"WHERE {' AND '.join(terms)} " if terms else ""
-        return self._sessions(f"{where}ORDER BY created_at DESC, session_id DESC LIMIT ?", (*values, limit))
+        return self._sessions(_LISTED, f"{where}ORDER BY created_at DESC, session_id DESC LIMIT ?", (*values, limit))
 
     def rooms(self, after: str, *, limit: int) -> list[LogRow]:
         """Return the logs of rooms whose names come after this one, in the order of their UTF-8."""
@@ -140,16 +147,11 @@ class SqliteReader:
         """Let go of the connection; idempotent."""
         self._connection.close()
 
-    def _sessions(self, where: str, values: tuple[object, ...]) -> list[SessionRow]:
-        statement = _SESSIONS.select(f"SELECT {_SESSIONS.columns} FROM sessions {where}")  # noqa: S608
+    def _sessions(self, page: Page, where: str, values: tuple[object, ...]) -> list[SessionRow]:
+        statement = page.select(f"SELECT {page.columns} FROM sessions {where}")  # noqa: S608
         with self._explained():
-            rows = _SESSIONS.read(self._connection, statement, values)
-        return [
-            SessionRow(
-                id_, owner, agent, workspace_dir, title, variables, bool(closed), created_at, updated_at, members
-            )
-            for id_, owner, agent, workspace_dir, title, closed, created_at, updated_at, variables, members in rows
-        ]
+            rows = page.read(self._connection, statement, values)
+        return [_session(*row) for row in rows]
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -161,3 +163,20 @@ class SqliteReader:
 
 def _record(seq: int, at: int, kind: str, turn_id: str | None, data: bytes, author: bytes | None) -> Record:
     return Record(seq, at, kind, data, turn_id, author)
+
+
+def _session(
+    session_id: str,
+    owner: str | None,
+    agent: str,
+    workspace_dir: str | None,
+    title: str | None,
+    closed: int,
+    created_at: int,
+    updated_at: int,
+    members: bytes,
+    variables: bytes = b"",
+) -> SessionRow:
+    return SessionRow(
+        session_id, owner, agent, workspace_dir, title, variables, bool(closed), created_at, updated_at, members
+    )

@@ -7,7 +7,7 @@ from typing import Any, Final
 import attrs
 
 from broker import operations as ops
-from broker.actors.registry import Connections, CreateSession, SendTo, ToAll
+from broker.actors.registry import CreateSession, SendTo, ToAll
 from broker.clock import rfc3339
 from broker.errors import BrokerError
 from broker.hooks import Permission
@@ -20,7 +20,14 @@ from broker.web.caller import ActionRow, Caller
 from broker.web.login import FollowReply, authenticate
 from broker.web.services import Services, to_json
 from broker.web.tracing import TurnReply, shown, trace_data
-from broker.web.views import encode_events, encode_messages, encode_records, list_sessions
+from broker.web.views import (
+    ask_for_connections,
+    encode_events,
+    encode_messages,
+    encode_records,
+    list_sessions,
+    page_of_connections,
+)
 
 __all__ = ["ACTIONS", "new_session"]
 
@@ -78,9 +85,10 @@ def _send(caller: Caller, send: payloads.Send, request_id: str | None) -> None:
     caller.to_registry(targets, request_id, _delivered)
 
 
-@_action("get_connections")
-def _get_connections(caller: Caller, _: bytes, request_id: str | None) -> None:
-    caller.to_registry(Connections(detailed="admin" in caller.peer.principal.scopes), request_id)
+@_action("get_connections", payloads.Listing)
+def _get_connections(caller: Caller, listing: payloads.Listing, request_id: str | None) -> None:
+    asked = ask_for_connections(caller.peer.principal, listing)
+    caller.to_registry(asked, request_id, lambda found: to_json(page_of_connections(found, listing)))
 
 
 @_action("auth", payloads.Auth, free=True)
@@ -182,10 +190,11 @@ async def _session_list(caller: Caller, listing: payloads.Listing, request_id: s
 
 
 @_action("session.history", payloads.History, "session_id")
-def _session_history(caller: Caller, history: payloads.History, request_id: str | None) -> None:
+async def _session_history(caller: Caller, history: payloads.History, request_id: str | None) -> None:
+    """Read the log; awaited, as all that reads much, so that it counts among what waits for this connection (P7)."""
     operation = ops.History(caller.peer.principal, history.before_seq, history.limit, history.kind)
     encode = encode_messages if history.kind == "messages" else encode_records
-    caller.to_session(history.session_id, operation, request_id, encode)
+    caller.respond(request_id, encode(await caller.services.ask_session(history.session_id, operation)))
 
 
 @_action("session.update", payloads.Update, "session_id")
@@ -276,7 +285,7 @@ def _room_presence(caller: Caller, named: payloads.RoomNamed, request_id: str | 
 
 
 @_action("room.history", payloads.RoomHistory, "room")
-def _room_history(caller: Caller, history: payloads.RoomHistory, request_id: str | None) -> None:
+async def _room_history(caller: Caller, history: payloads.RoomHistory, request_id: str | None) -> None:
     check_name(history.room, "$.payload.room")
     operation = ops.RoomHistory(caller.peer.principal, history.before_seq, history.limit)
-    caller.to_room(history.room, operation, request_id, encode_events)
+    caller.respond(request_id, encode_events(await caller.services.ask_room(history.room, operation)))

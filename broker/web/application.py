@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from broker.web.agent_socket import add_agent_door
+from broker.web.deadlines import UNFINISHED, Deadlines
 from broker.web.doors import doors
 from broker.web.mounts import mount
 from broker.web.problems import problems
@@ -21,8 +22,10 @@ def make_web_app(services: Services) -> web.Application:
     """
     app = web.Application(middlewares=[doors, problems], client_max_size=services.settings.limits.message_bytes)
     app[SERVICES] = services
+    beat = services.settings.heartbeat  # a peer that is that silent is given up too
+    app[UNFINISHED] = Deadlines(beat.interval + beat.timeout, services.clock)
     app.on_response_prepare.append(_sign)
-    app.router.add_get("/ws", client_socket)
+    app.router.add_get("/ws", client_socket, allow_head=False)
     add_agent_door(app)
     add_routes(app)
     mount(app, services)

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import attrs
 
@@ -117,8 +117,7 @@ class Caller:
         try:
             request = self._wire.decode(text)
         except BrokerError as e:
-            self.refuse(self._wire.salvage_id(text), e)
-            self._count_error()
+            self._take_rubbish(text, e)
             return
         try:
             if self.deadline is not None:
@@ -208,6 +207,18 @@ class Caller:
         return place if place is not None and place.is_alive() else None
 
     # -- the way of a request -----------------------------------------------------------------------
+
+    def _take_rubbish(self, text: bytes, error: BrokerError) -> None:
+        """Refuse what cannot be read, if the gates for messages do not: it has cost as much as any message."""
+        request, hooks = Request("", b"", self._wire.salvage_id(text)), self.services.hooks
+        try:
+            waiting = hooks.run_gates(hooks.message, Inbound(self.peer, "", len(text)))
+            if waiting is None:
+                _raise(error)
+            self._later(_then(waiting, _raise, error), request)
+        except Exception as e:  # noqa: BLE001 - as in take
+            self._refuse(request, e)
+        self._count_error()
 
     def _check_first(self, request: Request) -> None:
         if request.action != "auth" or self.authenticating:
@@ -307,6 +318,10 @@ class Caller:
         self._errors += 1
         if self._errors > self.services.settings.limits.errors_per_minute:
             self.hang(CloseCode.PROTOCOL_ABUSE)
+
+
+def _raise(error: BrokerError) -> NoReturn:
+    raise error
 
 
 async def _then(waiting: Awaitable[None], go_on: Callable[..., None], *args: Any) -> None:

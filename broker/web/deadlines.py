@@ -3,9 +3,11 @@
 from collections import OrderedDict
 from typing import Final, Protocol
 
+from aiohttp import web
+
 from broker.clock import Clock, Timer
 
-__all__ = ["Deadlines", "Late"]
+__all__ = ["UNFINISHED", "Deadlines", "Late"]
 
 GRAIN: Final = 0.1
 """Seconds by which somebody may be told too late, so that a crowd does not set a timer each."""
@@ -74,3 +76,7 @@ class Deadlines:
             del self._due[one]
             one.late()
         self._arm()
+
+
+UNFINISHED: Final = web.AppKey("unfinished", Deadlines)
+"""Those that read a message of which the rest has not come."""

@@ -23,6 +23,8 @@ __all__ = ["check_host", "check_origin", "check_page", "choose_protocol", "doors
 
 SOCKETS: Final = frozenset({"/agent", "/ws"})
 """Where a connection becomes a socket, and stays."""
+IDENTITY: Final = "identity"
+"""The content coding of what is not packed (RFC 9110 section 8.4.1)."""
 _GUEST: Final = web.RequestKey("_GUEST", Guest)
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
@@ -73,6 +75,8 @@ def _check(request: web.Request, line: Guest | None, guest: Guest | None) -> Non
     _check_headers(request)
     if request.path in SOCKETS:
         _check_socket(request, line)
+        if guest is not None:
+            guest.unknown(request.remote or "")
     elif hdrs.UPGRADE not in request.headers and guest is not None:
         guest.known()
 
@@ -188,11 +192,15 @@ def check_host(host: str | None, *, bound_to: str, known: Collection[str] = (), 
 
 
 def _check_headers(request: web.Request) -> None:
-    """Refuse what browsers never send, and names that are not ours.
+    """Refuse what browsers never send, bodies that would have to be unpacked, and names that are not ours.
 
     Raises:
         BrokerError: `invalid_message` or `forbidden`.
     """
+    coding = request.headers.get(hdrs.CONTENT_ENCODING, IDENTITY)
+    if coding.lower() != IDENTITY and request.body_exists:
+        refusal = BrokerError("invalid_message", "Send the body as it is, not compressed.", field="Content-Encoding")
+        raise with_status(refusal, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
     for name in (hdrs.HOST, hdrs.ORIGIN):
         if len(request.headers.getall(name, [])) > 1:
             raise BrokerError("invalid_message", f"There is more than one {name}.")

@@ -9,14 +9,14 @@ from loguru import logger
 
 from broker.descriptors import room_for
 from broker.web.admission import SPARE, Guest
-from broker.web.deadlines import Deadlines
+from broker.web.deadlines import UNFINISHED, Deadlines
 from broker.web.listener import LINGERING, Listener
 from broker.web.server import Line, is_slow
 from broker.web.services import Services
 
 __all__ = ["Front"]
 
-HANG_SECONDS: Final = 0.5
+HANG_SECONDS: Final = 0.25
 """How long what is still being answered has, twice, when the front is closed."""
 
 
@@ -32,10 +32,12 @@ class Front:
     def __init__(self, app: web.Application, sock: socket.socket, services: Services) -> None:
         limits = services.settings.limits
         self._services = services
+        self._unfinished = app[UNFINISHED]
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=HANG_SECONDS)
         self._deadlines = Deadlines(limits.handshake, services.clock)
         self._listener = Listener(sock, services.admission, self._serve, services.clock)
-        self._options = {"access_log": None, "lingering_time": limits.handshake}
+        # Bodies stay packed: aiohttp would unpack each of them, one that nobody reads too, a thousandfold and at once.
+        self._options = {"access_log": None, "auto_decompress": False, "lingering_time": limits.handshake}
 
     async def start(self) -> None:
         """Begin to serve."""
@@ -55,6 +57,7 @@ class Front:
         self._listener.stop()
         await self._runner.cleanup()
         self._deadlines.stop()
+        self._unfinished.stop()
 
     def _serve(self, guest: Guest) -> asyncio.Protocol:
         server = self._runner.server

@@ -15,6 +15,7 @@ from broker.actors.registry import Aside, Connected, Disconnected, Renewed
 from broker.clock import rfc3339
 from broker.errors import BrokerError, CloseCode
 from broker.hooks import Auth, Permission
+from broker.logs import limited
 from broker.messages import Principal
 from broker.protocol.outgoing import Parcel, RoomLeft, SessionDetached
 from broker.tasks import spawn
@@ -26,6 +27,8 @@ __all__ = ["NOBODY", "FollowReply", "authenticate", "enter", "leave", "wait"]
 
 NOBODY: Final = Principal()
 """Who somebody is that has still to say it: no user, and no scope."""
+LINES: Final = 50
+"""Lines a second that say who came, and as many that say who left: a crowd that comes and goes is counted."""
 _FOLLOWING: Final = {"session": "session.attach", "room": "room.join"}
 """What somebody has to be allowed, to go on following a log of this kind."""
 
@@ -49,7 +52,8 @@ def enter(caller: Caller) -> None:
     services.registry.tell(Connected(caller.ref, peer, services.clock.now()), urgent=True)
     services.expiry.watch(caller, peer.principal.expires_at)
     services.hooks.observe(services.hooks.connected, peer)
-    logger.bind(conn=peer.connection_id).info("connected from {} speaking {}", peer.address, peer.protocol)
+    line = limited("connected", lines=LINES).bind(conn=peer.connection_id)
+    line.info("connected from {} speaking {}", peer.address, peer.protocol)
 
 
 def leave(caller: Caller, code: int) -> None:
@@ -63,7 +67,7 @@ def leave(caller: Caller, code: int) -> None:
         logger.bind(conn=peer.connection_id).debug("left with {} before it had said who it is", code)
         return
     services.hooks.observe(services.hooks.disconnected, peer, code)
-    logger.bind(conn=peer.connection_id).info("disconnected with {}", code)
+    limited("disconnected", lines=LINES).bind(conn=peer.connection_id).info("disconnected with {}", code)
 
 
 async def authenticate(caller: Caller, token: str, request_id: str | None) -> None:

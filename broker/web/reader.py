@@ -12,14 +12,16 @@ from aiohttp import web
 from aiohttp._websocket.helpers import websocket_mask
 from multidict import CIMultiDict
 
+from broker.errors import CloseCode
 from broker.protocol.incoming import BINARY, CLOSE, PIECE, PING, TEXT, Decoder, Violation, close_code
+from broker.web.deadlines import UNFINISHED, Deadlines
 
 __all__ = ["FrameSocket", "Reader", "Receives"]
 
 BURST_FRAMES: Final = 64
 """Frames of one socket that are handled in one tick of the loop; with most messages that is half a millisecond."""
 BURST_BYTES: Final = 64 * 1024
-"""Bytes of payload in one tick, after which the others have their turn.
+"""Bytes of payload in one tick, unpacked, after which the others have their turn.
 
 Also as many that were read at once: libuv goes on reading a socket that fills its buffer, 32 times 256 KiB.
 """
@@ -32,6 +34,8 @@ FRAMES_AFTER_CLOSE: Final = 4096
 millisecond."""
 AFTER_VIOLATION: Final = 16 * 1024 * 1024
 """Bytes that are thrown away unread, so that a peer in the middle of a large message finds our close frame."""
+
+TOO_LATE: Final = "the rest of a message did not come in time"
 
 
 class Receives(Protocol):
@@ -64,13 +68,14 @@ class Reader:
 
     A tick of the loop handles so many frames of one socket and no more; while some are left, or whoever takes them
     has no room for more (`pause`), nothing is read from its transport. So no more is kept of it than one message
-    and one read.
+    and one read, and that not for long: a peer that does not finish what it has begun is sent away.
 
     Args:
         receiver: what is done with what comes.
         decoder: the frames.
         flow: the connection in aiohttp, which pauses the transport.
         limit: bytes a message may have.
+        unfinished: tells it when a message has not become whole in time; None for no such time.
 
     Attributes:
         ended: when there is nothing more to read: the code of the peer's close frame; None if the line was lost.
@@ -78,11 +83,19 @@ class Reader:
     """
 
     __slots__ = (
-        *("_allowance", "_decoder", "_due", "_flow", "_held", "_loop", "_paused", "_receiver", "_unheard"),
+        *("_allowance", "_decoder", "_due", "_flow", "_held", "_loop", "_paused", "_receiver", "_under_way"),
+        *("_unfinished", "_unheard"),
         *("deaf", "ended"),
     )
 
-    def __init__(self, receiver: Receives, decoder: Decoder, flow: web.RequestHandler, limit: int) -> None:
+    def __init__(
+        self,
+        receiver: Receives,
+        decoder: Decoder,
+        flow: web.RequestHandler,
+        limit: int,
+        unfinished: Deadlines | None = None,
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int | None] = self._loop.create_future()
         self._receiver = receiver
@@ -92,6 +105,8 @@ class Reader:
         self._paused = False  # whether the transport is not read
         self._due = False  # whether a burst stands in the loop's queue
         self._held = False
+        self._under_way: object = None  # the message that `_unfinished` waits for
+        self._unfinished = unfinished
         self._unheard = 0  # frames after our close frame
         self.deaf = False
 
@@ -135,6 +150,7 @@ class Reader:
         """Read nothing more, and keep nothing of what was read; what still comes is thrown away, but for the end."""
         self.deaf = True
         self._decoder.clear()
+        self._watch()
         self._hold_transport(False)
 
     def _soon(self) -> None:
@@ -152,8 +168,27 @@ class Reader:
             self._paused = hold
             (self._flow.pause_reading if hold else self._flow.resume_reading)()
 
+    def late(self) -> None:
+        """Send the peer away: what it has begun to say is not whole by now, though it could have been."""
+        if self._held and self._unfinished is not None:
+            self._unfinished.add(self)
+        else:
+            self._break(Violation(CloseCode.TOO_SLOW, TOO_LATE))
+
+    def _watch(self) -> None:
+        """Have it told when the message is late that is under way now, if that is another one than before."""
+        message = None if self.deaf else self._decoder.under_way
+        if message is self._under_way or self._unfinished is None:
+            return
+        self._under_way = message
+        if message is None:
+            self._unfinished.discard(self)
+        else:
+            self._unfinished.add(self)
+
     def _end(self, code: int | None) -> None:
         self.deaf = True
+        self._watch()
         if not self.ended.done():
             self.ended.set_result(code)
 
@@ -168,8 +203,10 @@ class Reader:
             more = False
         except Exception as e:  # noqa: BLE001 - who waits for the end is told, and the connection with it
             self.deaf = True
+            self._watch()
             self.ended.set_exception(e)
             return
+        self._watch()
         if self._held:
             return
         if more:
@@ -199,7 +236,7 @@ class Reader:
                 receiver.text(payload)
             else:
                 self._take(opcode, payload)
-            room -= decoder.size
+            room -= decoder.cost
             if room < 0 or self._held:
                 break
         return decoder.waiting() > 0
@@ -246,13 +283,13 @@ class FrameSocket(web.WebSocketResponse):
         self._ws_protocol = protocol
         request.protocol.keep_alive(False)
 
-    def listen(self, request: web.BaseRequest, receiver: Receives, limit: int) -> Reader:
+    def listen(self, request: web.Request, receiver: Receives, limit: int) -> Reader:
         """Begin to read; the arguments are those of `reader`."""
         reader = self.reader(request, receiver, limit)
         reader.start()
         return reader
 
-    def reader(self, request: web.BaseRequest, receiver: Receives, limit: int) -> Reader:
+    def reader(self, request: web.Request, receiver: Receives, limit: int) -> Reader:
         """Return what reads once it is started, for a receiver that has to know it from the first frame on.
 
         Args:
@@ -261,7 +298,7 @@ class FrameSocket(web.WebSocketResponse):
             limit: bytes a message may have.
         """
         decoder = Decoder(limit, deflate=bool(self.compress), unmask=websocket_mask)
-        return Reader(receiver, decoder, request.protocol, limit)
+        return Reader(receiver, decoder, request.protocol, limit, request.app.get(UNFINISHED))
 
     async def write_eof(self) -> None:  # type: ignore[override]
         """Do nothing: who reads the frames also ends the connection."""

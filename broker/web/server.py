@@ -28,6 +28,12 @@ ANSWER_SECONDS: Final = 60.0
 """How long the other end may take to read an answer."""
 GOOD_BYE_SECONDS: Final = 5.0
 """How long it may take to read the last of it once we have closed."""
+PORTION: Final = 16 * 1024
+"""Bytes of HTTP that are parsed in one tick of the loop.
+
+A byte costs next to nothing, but a chunk of a body costs two microseconds, and may have a single byte: what is read at
+once, 256 KiB, has 43,000 of those.
+"""
 TOO_LATE: Final = "The request did not come in time."
 
 
@@ -57,6 +63,7 @@ class _Parser:
 
     def feed_data(self, data: bytes) -> Any:
         """Parse, and have the line wait for the rest of what has begun."""
+        data = self._line.portion(data)
         inside = self.body is not None
         messages, upgraded, _ = found = self._parser.feed_data(data)
         if messages:
@@ -81,7 +88,7 @@ class Line(web.RequestHandler):
         guest: as given.
     """
 
-    __slots__ = ("_admission", "_begun", "_deadlines", "_wire", "guest")
+    __slots__ = ("_admission", "_begun", "_deadlines", "_due", "_rest", "_wire", "guest")
 
     def __init__(
         self, server: web.Server, guest: Guest, admission: Admission, deadlines: Deadlines, **options: Any
@@ -91,6 +98,8 @@ class Line(web.RequestHandler):
         self._admission = admission
         self._deadlines = deadlines
         self._begun = False
+        self._due = False  # whether the rest stands in the loop's queue
+        self._rest = b""  # what was read, and is not parsed yet
         self._wire: asyncio.Transport | None = None
         self._parser = _Parser(self._parser, self)  # type: ignore[assignment]
 
@@ -103,6 +112,7 @@ class Line(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Let the guest go."""
         self._deadlines.discard(self)
+        self._admission.wake(self)
         self._admission.leave(self.guest)
         super().connection_lost(exc)
 
@@ -120,11 +130,14 @@ class Line(web.RequestHandler):
         """Write an answer, as long as somebody reads it."""
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                return await super().finish_response(request, resp, start_time)
+                answered = await super().finish_response(request, resp, start_time)
         except TimeoutError:
             if self._wire is not None:
                 self._wire.abort()
             return resp, True
+        if not self._messages and self.transport is not None:
+            self._admission.rest(self)
+        return answered
 
     def handle_error(
         self,
@@ -141,6 +154,34 @@ class Line(web.RequestHandler):
         refused.force_close()
         return refused
 
+    def portion(self, data: bytes) -> bytes:
+        """Return what may be parsed now of what came; called by the parser, which is given the rest a tick later.
+
+        Meanwhile nothing is read. Nothing of the rest is parsed while aiohttp has no room for it: it says so when it
+        has, by asking for the parser to go on.
+        """
+        if len(data) <= PORTION and not self._rest:
+            return data
+        if self._rest:  # it was there before
+            self._rest += data
+            data = b""
+        else:
+            data, self._rest = data[:PORTION], data[PORTION:]
+        self._pause_transport_reading()
+        if not self._due:
+            self._due = True
+            self._loop.call_soon(self._go_on)
+        return data
+
+    def _go_on(self) -> None:
+        self._due = False
+        if self.transport is None or (self._reading_paused and not self._upgraded):
+            return
+        rest, self._rest = self._rest, b""
+        self.data_received(rest)
+        if not (self._rest or self._reading_paused or self._buffer_paused):
+            self._resume_transport_reading()
+
     def waits(self, *, upgraded: bool, anew: bool, ended: bool = False) -> None:
         """Take note of what came; called by the parser.
 
@@ -150,10 +191,16 @@ class Line(web.RequestHandler):
             ended: whether a body did.
         """
         self._begun = not (anew or ended)
+        if anew:
+            self._admission.wake(self)
         if upgraded or ended or (anew and self._awaited_body() is None):
             self._deadlines.discard(self)
         elif anew or self not in self._deadlines:
             self._deadlines.add(self)
+
+    def give_way(self) -> None:
+        """Close, between two requests, for somebody who has no place."""
+        self.force_close()
 
     def late(self) -> None:
         """Give up what has not come."""

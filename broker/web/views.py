@@ -1,30 +1,35 @@
 """How records, events and sessions look in an answer, over the socket and over HTTP alike."""
 
 import base64
+from operator import itemgetter
 from typing import Any, Final
 
 import msgspec
 
+from broker.actors.registry import Connections
 from broker.clock import rfc3339
 from broker.errors import BrokerError
 from broker.hooks import Permission
 from broker.messages import Principal, Record, SessionRow
 from broker.protocol.payloads import Listing
 from broker.sessions import messages_of, session_data
+from broker.web.api.paging import paged, place
 from broker.web.services import Services, to_json
 
 __all__ = [
+    "ask_for_connections",
     "encode_events",
     "encode_messages",
     "encode_records",
     "event_data",
     "list_sessions",
+    "page_of_connections",
     "record_data",
 ]
 
 
 _LAST: Final = (1 << 63) - 1
-"""The latest time that a store can be asked for."""
+"""The latest time that a store holds."""
 
 
 def record_data(record: Record) -> dict[str, Any]:
@@ -47,17 +52,41 @@ def event_data(record: Record) -> dict[str, Any]:
 
 def encode_records(records: list[Record]) -> bytes:
     """Return the answer to `session.history` for records."""
-    return to_json({"records": [record_data(record) for record in records]})
+    return _page("records", [record_data(record) for record in records], records)
 
 
 def encode_messages(records: list[Record]) -> bytes:
     """Return the answer to `session.history` for messages."""
-    return to_json({"messages": messages_of(records)})
+    return _page("messages", messages_of(records), records)
 
 
 def encode_events(records: list[Record]) -> bytes:
     """Return the answer to `room.history`."""
-    return to_json({"events": [event_data(record) for record in records]})
+    return _page("events", [event_data(record) for record in records], records)
+
+
+def _page(key: str, shown: list[dict[str, Any]], records: list[Record]) -> bytes:
+    """Return a page of a log as JSON, with the `before_seq` that asks for the page before if there may be one."""
+    page: dict[str, Any] = {key: shown}
+    if records and records[0].seq > 1:
+        page["before_seq"] = records[0].seq
+    return to_json(page)
+
+
+def ask_for_connections(by: Principal, listing: Listing) -> Connections:
+    """Return what the registry is asked for `get_connections`: who is told of each, and not only how many, is admin.
+
+    Raises:
+        BrokerError: `invalid_message`: the cursor is none of ours.
+    """
+    return Connections(detailed="admin" in by.scopes, after=place(listing.cursor), limit=listing.limit + 1)
+
+
+def page_of_connections(found: dict[str, Any], listing: Listing) -> dict[str, Any]:
+    """Return the answer to `get_connections`, with the cursor of the next page if there is one."""
+    if "connections" not in found:
+        return found
+    return {**found, **paged("connections", found["connections"], listing.limit, itemgetter("connection_id"))}
 
 
 async def list_sessions(
@@ -84,8 +113,12 @@ async def list_sessions(
     page: dict[str, Any] = {"sessions": [session_data(row) for row in seen]}
     if len(rows) > limit:
         last = rows[limit - 1]
-        page["cursor"] = base64.urlsafe_b64encode(f"{last.created_at} {last.session_id}".encode()).decode()
+        page["cursor"] = _cursor_of(last.created_at, last.session_id)
     return page
+
+
+def _cursor_of(at: int, session_id: str) -> str:
+    return base64.urlsafe_b64encode(f"{at} {session_id}".encode()).decode()
 
 
 def _before_of(cursor: str | None) -> tuple[int, str] | None:
@@ -98,6 +131,9 @@ def _before_of(cursor: str | None) -> tuple[int, str] | None:
         return None
     try:
         at, _, session_id = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode().partition(" ")
-        return min(int(at), _LAST), session_id
+        before = int(at), session_id
     except ValueError:
-        raise BrokerError("invalid_message", "That cursor was not made here.", field="$.payload.cursor") from None
+        before = -1, ""
+    if not 0 <= before[0] <= _LAST or _cursor_of(*before) != cursor:
+        raise BrokerError("invalid_message", "That cursor was not made here.", field="$.payload.cursor")
+    return before

@@ -124,7 +124,7 @@ class Published:
 
     @property
     def mark(self) -> str:
-        """What tells it from other keys, whichever they are there."""
+        """What tells it from others, whichever keys are there."""
         return self.url
 
 
@@ -232,11 +232,6 @@ class Settings:
         check_claim(list(self.rooms))
         check_claim(list(self.sessions))
 
-    @property
-    def entries(self) -> "list[Key | Published]":
-        """All that says which keys there are."""
-        return [*self.keys, *self.jwks]
-
     def _mistakes(self) -> list[str]:
         found: list[str] = []
         if self.mode == "jwt" and not (self.keys or self.jwks or self.api_keys):
@@ -244,10 +239,10 @@ class Settings:
         issuers = [issuer.issuer for issuer in self.jwks] + [self.issuer] * bool(self.keys)
         if len(set(issuers)) < len(issuers):
             found.append("each issuer can stand here once: no key of one may verify the tokens of another")
-        if len(issuers) > 1 and any(entry.prefix is None for entry in self.entries):
+        if len(issuers) > 1 and None in [entry.prefix for entries in (self.keys, self.jwks) for entry in entries]:
             found.append(
-                'with several issuers each key and each entry of jwks needs a prefix, such as "corp:", or one '
-                "issuer's ann would be the other's; the same prefix, or an empty one, only where that is meant"
+                'with several issuers each key and each entry of jwks needs a prefix, such as "corp:", '
+                "or one issuer's ann would be the other's"
             )
         if len(named := [key.kid for key in self.keys if key.kid]) > len(set(named)):
             found.append("two keys have the same kid")

@@ -64,11 +64,11 @@ class Verifier:
         self._issuers: dict[str, Issuer] = {issuer.settings.issuer: issuer for issuer in self.fetched}
         if settings.keys:
             self._issuers[settings.issuer] = Configured(settings.keys)
-        self._prefixes = {API_KEYS, *(entry.prefix or "" for entry in settings.entries)}
+        entries = [(entry, iss) for iss, issuer in self._issuers.items() for entry in issuer.entries()]
+        self._prefixes = {API_KEYS, *(entry.prefix or "" for entry, _ in entries)}
         self._backends = [_backend(name, api_key) for name, api_key in settings.api_keys.items()]
         self.marks = frozenset(
-            [self._mark(entry, iss) for iss, issuer in self._issuers.items() for entry in issuer.entries()]
-            + [backend.mark for backend in self._backends]
+            [self._mark(entry, iss) for entry, iss in entries] + [backend.mark for backend in self._backends]
         )
 
     async def recognize(self, text: str, *, api_keys: bool) -> Principal:

@@ -28,7 +28,7 @@ class Client(Purse):
     Attributes:
         peer: whose it is.
         rules: the rules that it was bound by.
-        user: its user's purse; its own for one without a name.
+        user: its user's purse; for one without a name its own, or its address' if it is but a request over HTTP.
         address: its address' purse.
         charges: each bucket that a message is taken out of, and its limit.
     """
@@ -37,8 +37,12 @@ class Client(Purse):
 
     def bind(self, peer: Peer, rules: Rules, user: Purse | None, address: Purse) -> None:
         """Take note of who it is, and what it is bound by."""
-        self.peer, self.rules, self.user, self.address = peer, rules, user or self, address
-        parts = [(self, rules.client), (address, rules.address)] + ([(user, rules.user)] if user else [])
+        lasting = bool(peer.connection_id)  # what a request over HTTP had is gone with it
+        self.peer, self.rules, self.address = peer, rules, address
+        self.user = user or (self if lasting else address)
+        parts = [(address, rules.address)] + ([(user, rules.user)] if user else [])
+        if lasting:
+            parts.insert(0, (self, rules.client))
         self.charges = tuple((purse.bucket(limit.name), limit) for purse, limits in parts for limit in limits)
 
 
@@ -74,7 +78,10 @@ class RateLimit(Plugin):
             raise _too_much(limit, wait_of(charges, 0, burst, now))
 
     def on_message(self, message: Inbound) -> None:
-        """Charge a message to all buckets it counts for; one that is too much for any is charged to none."""
+        """Charge a message to all buckets it counts for; one that is too much for any is charged to none.
+
+        A request over HTTP counts for its user, its address and its action.
+        """
         client, now = self._client(message.peer), self.broker.monotonic()
         charges = client.charges
         of_action = self._rules.of_action(message.action)
@@ -99,6 +106,8 @@ class RateLimit(Plugin):
         self._clients.forget(peer.connection_id)
 
     def _client(self, peer: Peer) -> Client:
+        if not peer.connection_id:
+            return self._bound(Client(), peer)
         client = self._clients.get(peer.connection_id)
         if (
             client is not None
@@ -108,10 +117,12 @@ class RateLimit(Plugin):
             and not client.address.gone
         ):
             return client
-        now = self.broker.monotonic()
         if client is None:
-            client = self._clients.add(peer.connection_id, Client(), now)
-        name = peer.principal.user
+            client = self._clients.add(peer.connection_id, Client(), self.broker.monotonic())
+        return self._bound(client, peer)
+
+    def _bound(self, client: Client, peer: Peer) -> Client:
+        name, now = peer.principal.user, self.broker.monotonic()
         user = None if name is None else _purse(self._users, name, now)
         client.bind(peer, self._rules, user, _purse(self._addresses, network_of(peer.address), now))
         return client

@@ -325,10 +325,12 @@ async def test_a_turn_of_an_earlier_run_has_a_trace_from_its_taking_up_on(
     assert steps(house, "m2") == ["session: taken up", "session: dispatching", "bridge: handed to the agent"]
 
 
+@pytest.mark.parametrize("page", [1 << 20, 1])
 async def test_what_a_turn_left_is_found_however_much_was_asked_since(
-    house: Any, session_id: str, make_house: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    house: Any, session_id: str, make_house: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr("broker.actors.recovery.LEFTOVERS", 3)
+    monkeypatch.setattr("broker.actors.recovery.PAGE_BYTES", page)
     tried = await house.start(session_id, by=ANN)
     (await house.agent.turn()).fail()
     await house.settle()

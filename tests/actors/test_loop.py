@@ -11,7 +11,7 @@ import attrs
 import pykka
 import pytest
 
-from broker.actors.loop import TURN, LoopActor, handles
+from broker.actors.loop import LOOK_EVERY, TURN, TURN_SECONDS, LoopActor, handles
 from broker.actors.ref import InboxFull, LoopRef
 from broker.testing import settled, until
 
@@ -247,7 +247,10 @@ async def test_on_drained_is_called_once_for_a_burst() -> None:
     assert actor_of(ref).bursts == [3]
 
 
-async def test_an_actor_with_much_mail_lets_the_others_have_their_turn() -> None:
+async def test_an_actor_with_much_mail_lets_the_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("broker.actors.loop.monotonic", float)  # its turn takes no time
     order: list[Any] = []
     busy, quick = Notebook.start(order), Notebook.start(order)
     for number in range(2 * TURN):
@@ -259,7 +262,23 @@ async def test_an_actor_with_much_mail_lets_the_others_have_their_turn() -> None
     assert len(order) == 2 * TURN + 1
 
 
-async def test_a_socket_s_turn_comes_between_two_bursts() -> None:
+async def test_an_actor_whose_messages_take_long_lets_the_others_have_their_turn_sooner(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    order: list[Any] = []
+    monkeypatch.setattr("broker.actors.loop.monotonic", lambda: len(order) * TURN_SECONDS / 2)  # as each message does
+    busy = Notebook.start(order)
+    for number in range(3 * LOOK_EVERY):
+        busy.tell(Note(number), urgent=True)
+    asyncio.get_running_loop().call_soon(lambda: order.append("socket"))
+    await worked_off(busy)
+    assert order.index("socket") == LOOK_EVERY - 1
+    assert actor_of(busy).bursts[0] == LOOK_EVERY - 1
+    assert [each for each in order if each != "socket"] == list(range(3 * LOOK_EVERY))
+
+
+async def test_a_socket_s_turn_comes_between_two_bursts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("broker.actors.loop.monotonic", float)
     order: list[Any] = []
     busy = Notebook.start(order)
     for number in range(3 * TURN):

@@ -6,6 +6,7 @@ from typing import Any
 import attrs
 import pytest
 
+from broker.actors import registry
 from broker.actors.lifecycle import Gone, MayStop
 from broker.actors.loop import LoopActor, handles
 from broker.actors.registry import (
@@ -59,12 +60,13 @@ async def test_a_message_reaches_chosen_connections_and_all_connections_of_chose
 
 
 async def test_connections_are_counted_and_for_an_admin_listed_with_what_they_follow(house: Any) -> None:
-    ann, _ = house.connect("ann"), house.connect()
+    ann, other = house.connect("ann"), house.connect()
     session_id = await house.create(ann)
     await ann.join("lobby")
     assert await house.registry.ask(Connections(detailed=False)) == {"count": 2}
-    listed = (await house.registry.ask(Connections(detailed=True)))["connections"]
-    assert listed[0] == {
+    rows = (await house.registry.ask(Connections(detailed=True)))["connections"]
+    listed = {row["connection_id"]: row for row in rows}
+    assert listed.pop(ann.peer.connection_id) == {
         "connection_id": ann.peer.connection_id,
         "user": "ann",
         "protocol": "broker.v1.json",
@@ -73,7 +75,17 @@ async def test_connections_are_counted_and_for_an_admin_listed_with_what_they_fo
         "rooms": ["lobby"],
         "sessions": [session_id],
     }
-    assert (listed[1]["user"], listed[1]["rooms"], listed[1]["sessions"]) == (None, [], [])
+    row = listed.pop(other.peer.connection_id)
+    assert (row["user"], row["rooms"], row["sessions"], listed) == (None, [], [], {})
+
+
+async def test_connections_are_listed_no_more_of_them_than_asked(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[Any] = []
+    monkeypatch.setattr(registry, "_connection_data", lambda ref, known: looked.append(known) or {})
+    for _ in range(5):
+        house.connect()
+    answer = await house.registry.ask(Connections(detailed=True, limit=2))
+    assert (answer["count"], len(answer["connections"]), len(looked)) == (5, 2, 2)
 
 
 async def test_who_is_gone_is_forgotten_also_as_a_user(house: Any) -> None:

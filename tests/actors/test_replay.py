@@ -262,7 +262,7 @@ async def play(steps: list[tuple[str, int]], held: int = 0) -> None:
 def narrow() -> Any:
     """Make the tail and the pages short, so that a few records need several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("broker.actors.followed.TAIL", 3)
+        patch.setattr("broker.actors.tail.RECORDS", 3)
         patch.setattr("broker.actors.followed.PAGE_RECORDS", 5)
         yield
 

@@ -112,6 +112,25 @@ async def test_history_comes_in_pages_and_the_number_of_a_room_goes_on_after_a_r
     assert [r.seq for r in await place.ask(RoomHistory(ANN, 99, 100))] == [1, 2, 3, 4, 5, 6]
 
 
+async def test_a_page_of_history_has_so_many_bytes_and_no_room_keeps_more_in_memory(
+    house: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.actors.room.HISTORY_BYTES", 1000)
+    monkeypatch.setattr("broker.actors.tail.BYTES", 1000)
+    ann = house.connect("ann")
+    await ann.join("lobby")
+    for number in range(9):
+        await ann.publish("lobby", f"{number}" * 298)  # 300 bytes of JSON
+    place = house.place("room:lobby")
+    assert [r.seq for r in await place.ask(RoomHistory(ANN, None, 100))] == [7, 8, 9]
+    assert [r.seq for r in await place.ask(RoomHistory(ANN, 7, 100))] == [4, 5, 6]
+    assert place.actor._tail.bytes == 900
+    bob = house.connect("bob")
+    await bob.join("lobby", after_seq=1)
+    await until(lambda: len(heard(bob)) == 8)
+    assert [data[0] for data in heard(bob)] == list("12345678")
+
+
 async def test_a_room_keeps_only_its_newest_events_and_says_so_to_who_comes_back_too_late(
     make_house: Callable[..., Any],
 ) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from loguru import logger
 
+from broker import logs
 from broker.actors.log import LogActor
 from broker.actors.loop import LoopActor, handles
 from broker.actors.store import MAX_BATCH, PROBE_SECONDS, Append, Committed, Expire, WriteFailed
@@ -65,6 +67,20 @@ async def test_what_comes_while_a_transaction_is_on_its_way_shares_the_next(hous
     await told(owner, 101)
     assert [len(batch) for batch in house.disk.batches] == [1, 100]
     assert (house.stats.commits, house.stats.commit_seconds.cumulative()[-1]) == (2, 2)
+
+
+async def test_a_store_that_cannot_be_read_does_not_fill_the_log(house: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(logs, "_limiter", logs.Limiter(clock=lambda: 0.0))
+    sink = logger.add(lines.append, filter=lambda record: not record["extra"].get("muted"), format="{message}")
+    house.disk.unreadable = "the disk reports an error"
+    try:
+        for _ in range(20):
+            with pytest.raises(BrokerError, match="cannot be read"):
+                await house.handle.read("log", "room:a")
+    finally:
+        logger.remove(sink)
+    assert lines == ["the store cannot be read: the disk reports an error\n"]
 
 
 async def test_a_transaction_is_bounded(house: Any) -> None:
@@ -162,6 +178,19 @@ async def test_stopping_writes_everything_that_was_given_before(house: Any, make
     assert len(house.disk.records("room:a")) == 49
     assert not house.handle.healthy
     house.store._reading.stop(block=False)
+    for ref in list(house.supervisor._children):
+        await ref.stop()
+
+
+async def test_a_disk_that_does_not_answer_keeps_nobody_from_stopping(house: Any) -> None:
+    owner = Owner.start()
+    house.disk.gate.clear()
+    house.handle.append(write("room:a", 1), owner, 1)
+    await house.tick(3)
+    assert not await house.store.close(0.05)
+    house.disk.gate.set()
+    await house.tick(3)
+    assert owner.actor.told == []
     for ref in list(house.supervisor._children):
         await ref.stop()
 

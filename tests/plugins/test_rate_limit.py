@@ -299,6 +299,38 @@ def test_a_user_has_one_allowance_of_an_action_and_each_connection_without_a_nam
     here.refused(peer(4), action="turn.start")
 
 
+# -- requests ---------------------------------------------------------------------------------------
+
+
+def request(user: str | None = None, address: str = "192.0.2.1") -> Peer:
+    return Peer("", Principal(user), address, "http")
+
+
+def test_requests_share_the_limits_of_their_user_with_its_connections(door: Open) -> None:
+    here = door("{burst: 1, user: {messages: 3/s}, actions: {send: 2/s}}")
+    here.send(peer(1, "ann"), action="send")
+    here.send(request("ann"), action="send")
+    refused = here.refused(request("ann"), action="send")
+    assert (refused.message, refused.close) == ("At most 2 times send a second of one user.", None)
+    here.send(request("ann"), action="echo")
+    assert here.refused(peer(1, "ann")).message == "At most 3 messages a second of one user."
+
+
+def test_requests_without_a_name_share_what_an_action_allows_by_their_address(door: Open) -> None:
+    here = door("{burst: 1, actions: {send: 2/s}}")
+    here.send(request(), action="send", times=2)
+    assert {here.refused(request(), action="send").close for _ in range(1000)} == {None}
+    here.send(request(address="192.0.2.2"), action="send")
+    here.send(peer(1), action="send", times=2)
+
+
+def test_requests_leave_no_connections_behind(door: Open) -> None:
+    here = door("{}")
+    for number in range(100):
+        here.send(request(f"u{number}"))
+    assert len(here.plugin._clients) == 0
+
+
 # -- frames that are no messages ---------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from broker.errors import BrokerError
 from broker.protocol import payloads
-from broker.protocol.checks import check_content, check_name
+from broker.protocol.checks import MAX_BLOCKS, check_content, check_name
 from broker.protocol.payloads import decode
 
 GOOD: list[tuple[type, bytes, dict[str, Any]]] = [
@@ -70,7 +70,7 @@ BAD = [
     (payloads.Drop, b'{"session_id":"s"}', "$.payload"),
     (payloads.Share, b'{"session_id":"s","user":"bob"}', "$.payload"),
     (payloads.Share, b'{"session_id":"s","user":"bob","role":"owner"}', "$.payload.role"),
-    (payloads.Share, b'{"session_id":"s","user":"%b","role":null}' % (b"u" * 129), "$.payload.user"),
+    (payloads.Share, b'{"session_id":"s","user":"%b","role":null}' % (b"u" * 257), "$.payload.user"),
     (payloads.Configure, b'{"session_id":"s","mode":1}', "$.payload.mode"),
     (payloads.Configure, b'{"session_id":"s","options":[]}', "$.payload.options"),
     (
@@ -122,3 +122,13 @@ def test_other_content_is_refused_and_so_is_what_says_nothing(content: bytes, fi
     with pytest.raises(BrokerError) as refusal:
         check_content(content)
     assert (refusal.value.code, refusal.value.field) == ("invalid_message", field)
+
+
+def test_content_has_only_so_many_blocks() -> None:
+    def blocks(count: int) -> bytes:
+        return b"[" + b",".join([b'{"type":"text","text":"hi"}'] * count) + b"]"
+
+    check_content(blocks(MAX_BLOCKS))
+    with pytest.raises(BrokerError, match="1000 blocks") as refusal:
+        check_content(blocks(MAX_BLOCKS + 1))
+    assert (refusal.value.code, refusal.value.field) == ("too_large", "$.payload.content")

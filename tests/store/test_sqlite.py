@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import attrs
 import pytest
 
 from broker.messages import LogRow, Record, SessionRow, TurnRow, Write
@@ -204,7 +205,8 @@ def test_a_file_of_version_1_keeps_all_it_held(path: Path, held: Held) -> None:
     assert reader.log(R) == LogRow(R, "f", 0, 1, 10, 10, 0)
     assert reader.log("room:q") == LogRow("room:q", "g", 1, 1, 7, 7, 70_000)
     row = SessionRow("s", "ann", "echo", "/w", "T", b'{"a":1}', True, 10, 20, b"{}")
-    assert (reader.session("s"), reader.sessions("ann", everyone=False, limit=5)) == (row, [row])
+    listed = [attrs.evolve(row, variables=b"")]
+    assert (reader.session("s"), reader.sessions("ann", everyone=False, limit=5)) == (row, listed)
     assert reader.turns("s") == [TurnRow("s", "t", 3, "ann", "c", b"\0\xff", "running", None, b'"hi"\n')]
     engine.write([Write("session:s", 30, (record(6),)), Write("room:new", 30, (record(1),), create="h")])
     assert reader.log("session:s") == LogRow("session:s", "e", 6, 3, 10, 30, 10)
@@ -219,9 +221,23 @@ def test_history_does_not_read_through_the_deltas(engine: SqliteEngine) -> None:
     reader = engine.reader()
     plans: list[str] = []
     reader._connection.set_trace_callback(plans.append)
-    reader.records_before(R, 99, limit=5, kinds=CONVERSATION)
-    steps = reader._connection.execute(f"EXPLAIN QUERY PLAN {plans[-1]}").fetchall()
-    assert any("USING INDEX messages (log=? AND seq<?)" in step[-1] for step in steps)
+    reader.records_before(R, 99, limit=5, max_bytes=1 << 20, kinds=CONVERSATION)
+    steps = [step[-1] for step in reader._connection.execute(f"EXPLAIN QUERY PLAN {plans[-1]}")]
+    searches = [step for step in steps if step.startswith("SEARCH records")]
+    assert len(searches) == 2
+    assert all("USING INDEX messages" in step and "seq<?" in step for step in searches), searches
+    reader.close()
+
+
+def test_a_list_of_sessions_does_not_read_their_variables(engine: SqliteEngine) -> None:
+    row = SessionRow("s", "ann", "echo", "/w", "T", b'{"a":1}', False, 10, 20)
+    engine.write([Write("session:s", 1, create="e", session=row)])
+    reader = engine.reader()
+    asked: list[str] = []
+    reader._connection.set_trace_callback(asked.append)
+    assert len(reader.sessions(None, everyone=True, limit=5)) == 1
+    assert asked
+    assert not [statement for statement in asked if "variables" in statement]
     reader.close()
 
 

@@ -197,7 +197,7 @@ async def test_a_flood_is_closed_as_abuse(server: Any, dial: Any, attack: Attack
         assert await attacker.flood(unit * max(1, 65536 // len(unit))) == 4501
 
 
-@pytest.mark.parametrize("also", [b"", frame(0x8A, b"broker")], ids=["silently", "answering pings"])
+@pytest.mark.parametrize("also", [b"", frame(0x8A, b"broker")], ids=["silently", "faking pongs"])
 async def test_who_asks_and_never_reads_is_cut_off_as_too_slow(
     lavish: Any, dial: Any, attack: Attack, also: bytes
 ) -> None:

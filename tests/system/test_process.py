@@ -3,8 +3,11 @@
 import re
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -145,6 +148,27 @@ async def test_a_turn_that_outlives_the_grace_ends_as_lost_before_the_exit(make_
     assert "was stopped" in ends[0]["data"]["reason"]
 
 
+async def test_a_disk_that_hangs_does_not_keep_it_from_leaving_and_it_says_what_it_could_not_write(
+    make_broker: Make, dial: Dial
+) -> None:
+    broker = make_broker(agents=AGENTS, shutdown={"grace": "200ms"})
+    broker.start()
+    client = await dial(broker.port)
+    session_id, _ = await begin(client, "endless")
+    assert (await client.do("room.publish", room="r", data="kept"))["seq"] == 1
+    with closing(sqlite3.connect(broker.folder / "broker.db", isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        await client.send('{"id":"lost","type":"request","action":"room.publish","payload":{"room":"r","data":"lost"}}')
+        await client.do("ping")
+        assert broker.end(signal.SIGTERM) == 69
+    assert broker.log.count("the store was not closed in time") == 1
+    broker.start()
+    back = await dial(broker.port)
+    assert [event["data"]["data"] for event in (await back.do("room.history", room="r"))["events"]] == ["kept"]
+    await back.do("session.attach", session_id=session_id)
+    assert (await back.event("turn.ended"))["data"]["outcome"] == "lost"
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_exits_at_once(make_broker: Make, dial: Dial, how: signal.Signals) -> None:
     broker = make_broker(agents=AGENTS, shutdown={"grace": "60s"})
@@ -230,3 +254,18 @@ async def test_sighup_never_takes_a_broken_file(make_broker: Make, dial: Dial) -
     hears(broker, "was not reloaded, the old one stays in force")
     assert "did you mean 'port'?" in broker.log
     assert (await dial(broker.port)).welcome
+
+
+def test_a_sighup_during_the_start_is_kept_until_it_is_ready(make_broker: Make) -> None:
+    broker = make_broker(log={"level": "info"})
+    process = broker.launch()
+    status = Path(f"/proc/{process.pid}/status")
+    deadline = time.monotonic() + 20
+    while not int(re.search(r"SigCgt:\s+(\w+)", status.read_text())[1], 16) & 1 << signal.SIGTERM - 1:
+        assert time.monotonic() < deadline
+    broker.settings["rooms"] = {"history": 7}
+    broker.write()
+    broker.signal(signal.SIGHUP)
+    ready = process.stdout.readline()
+    broker.port = int(re.search(r":(\d+)/", ready)[1])
+    hears(broker, "a restart is needed for: rooms")

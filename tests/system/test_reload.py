@@ -1,5 +1,6 @@
 """SIGHUP, in a broker of its own: settings of plugins change while it runs, and never by a broken file."""
 
+import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -149,3 +150,25 @@ async def test_readiness_names_the_plugin_that_is_in_trouble(broker: Any) -> Non
         assert answer.code == 503
         assert b"plugin guard: it is sick" in answer.read()
     assert broker.get("/livez") == {"status": "ok"}
+
+
+async def test_nobody_waits_for_the_configuration_to_be_read(broker: Any, dial: Dial) -> None:
+    """A key that comes through a pipe: whoever opens its other end knows that the broker is reading."""
+    key = broker.folder / "key"
+    key.unlink()
+    os.mkfifo(key)
+    client = await dial(broker.port, "?key=first")
+    broker.signal(SIGHUP)
+    with key.open("w") as pipe:
+        assert await client.do("echo", n=1) == {"n": 1}
+        for _ in range(5):
+            broker.signal(SIGHUP)
+            broker.get("/livez")
+        pipe.write("second")
+    hears(broker, "the configuration was reloaded")
+    with key.open("w") as pipe:  # what came meanwhile is read for, once
+        pipe.write("third")
+    hears(broker, "the configuration was reloaded", 2)
+    assert (await dial(broker.port, "?key=third")).welcome["user"] == "ann"
+    with pytest.raises(OSError, match="No such device"):  # nobody reads any more
+        os.open(key, os.O_WRONLY | os.O_NONBLOCK)

@@ -131,6 +131,23 @@ async def test_who_has_gone_is_not_counted(app: App, dial: Dial) -> None:
     assert (await stays.do("broadcast"))["delivered"] == 1
 
 
+async def test_connections_come_in_pages_oldest_first(app: App, dial: Dial) -> None:
+    clients = [await dial(app.port) for _ in range(5)]
+    first = await clients[0].do("get_connections", limit=3)
+    second = await clients[0].do("get_connections", limit=3, cursor=first["cursor"])
+    assert (first["count"], len(first["connections"]), "cursor" in second) == (5, 3, False)
+    ids = [row["connection_id"] for row in first["connections"] + second["connections"]]
+    assert ids == sorted(client.welcome["connection_id"] for client in clients)
+    error = await clients[0].refused("get_connections", cursor="nonsense")
+    assert (error["code"], error["field"]) == ("invalid_message", "$.payload.cursor")
+
+
+async def test_without_a_limit_the_list_of_connections_has_one_all_the_same(app: App, dial: Dial) -> None:
+    clients = [await dial(app.port) for _ in range(51)]
+    answer = await clients[0].do("get_connections")
+    assert (answer["count"], len(answer["connections"]), "cursor" in answer) == (51, 50, True)
+
+
 async def test_connections_are_listed_with_what_they_follow(app: App, dial: Dial) -> None:
     busy, idle = await dial(app.port), await dial(app.port)
     session_id = (await busy.do("session.create"))["session_id"]

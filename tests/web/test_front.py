@@ -2,12 +2,15 @@
 
 import asyncio
 import errno
+import gzip
 import json
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import attrs
 import pytest
 
@@ -175,6 +178,45 @@ async def test_requests_in_one_breath_are_all_answered(start: Start, connect: Co
         assert " 200 " in await line.head()
 
 
+@pytest.mark.parametrize("path", ["/livez", "/nowhere", "/api/v1/broadcast"])
+async def test_a_packed_body_is_refused_and_never_unpacked(
+    app: App, connect: Connect, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    fed: list[int] = []
+    feed = aiohttp.StreamReader.feed_data
+
+    def count(self: aiohttp.StreamReader, data: bytes, *more: Any) -> Any:
+        fed.append(len(data))
+        return feed(self, data, *more)
+
+    monkeypatch.setattr(aiohttp.StreamReader, "feed_data", count)
+    bomb = gzip.compress(bytes(50_000_000))
+    line = await connect(app.port)
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    line.writer.write(f"{head}Content-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n".encode() + bomb)
+    assert (await line.head()).startswith("HTTP/1.1 415 ")
+    line.writer.write(GET)  # which is read after all of the body
+    assert " 200 " in await line.head()
+    assert 0 < sum(fed) <= len(bomb)
+
+
+async def test_a_body_that_is_said_not_to_be_packed_is_taken(app: App, connect: Connect) -> None:
+    line = await connect(app.port)
+    head = b"POST /api/v1/broadcast HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    line.writer.write(head + b'Content-Encoding: Identity\r\nContent-Length: 10\r\n\r\n{"data":1}')
+    assert " 200 " in await line.head()
+
+
+@pytest.mark.parametrize("path", ["/ws", "/agent"])
+async def test_only_a_get_becomes_a_socket(app: App, connect: Connect, path: str) -> None:
+    line = await connect(app.port)
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n"
+    head = upgrade.format("AAAAAAAAAAAAAAAAAAAAAA==")
+    line.writer.write(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n".encode())
+    async with asyncio.timeout(PATIENCE):
+        assert (await line.reader.readline()).startswith(b"HTTP/1.1 405 ")
+
+
 # -- places ------------------------------------------------------------------------------------------
 
 
@@ -223,6 +265,58 @@ async def test_an_address_with_too_many_that_say_nothing_is_refused_more_of_them
     silent.writer.write(GET)  # it is known now
     assert " 200 " in await silent.head()
     await dial(app.port)
+
+
+LATER = """
+from broker.hooks import Plugin, Undeclared
+
+
+class Later(Plugin):
+    def on_handshake(self, handshake):
+        return Undeclared(60.0)
+"""
+
+
+async def test_who_asks_for_a_socket_is_unknown_again_whatever_it_has_asked_before(
+    start: Start, connect: Connect, tmp_path: Path
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "later.py").write_text(LATER)
+    app = await start(limits={"unknown_per_address": 2}, plugins={"later": {}})
+    statuses = []
+    lines = [await connect(app.port) for _ in range(2)]
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {}\r\n\r\n"
+    for line in lines:
+        line.writer.write(GET)
+        assert " 200 " in await line.head()
+    lines.append(await connect(app.port))
+    lines[-1].writer.write(GET)
+    assert " 200 " in await lines[-1].head()
+    for line in lines:
+        line.writer.write(b"GET /ws HTTP/1.1\r\nHost: localhost\r\n" + upgrade.format("A" * 22 + "==").encode())
+        async with asyncio.timeout(PATIENCE):
+            statuses.append((await line.reader.readline()).split()[1])
+    assert statuses == [b"101", b"101", b"429"]
+    assert app.services.admission.unknown == 2
+
+
+async def test_lines_that_wait_for_a_next_request_keep_nobody_out(start: Start, dial: Dial, connect: Connect) -> None:
+    app = await start(listen={"max_connections": 3})
+    lines = [await connect(app.port) for _ in range(3)]
+    for line in (lines[0], lines[1], lines[2], lines[0]):  # the first has been silent for the shortest time
+        line.writer.write(GET)
+        assert " 200 " in await line.head()
+    lines[1].writer.write(GET[:20])  # half a request is none
+    clients = [await dial(app.port), await dial(app.port)]
+    assert [await line.end() for line in lines[1:]] == [b"", b""]
+    lines[0].writer.write(GET)
+    assert " 200 " in await lines[0].head()
+    clients.append(await dial(app.port))
+    assert await lines[0].end() == b""
+    for client in clients:
+        await client.do("ping")
+    assert app.services.admission.inside == 3
+    assert not app.services.admission._idle
 
 
 def test_counts_go_back_to_nothing_and_no_address_is_remembered() -> None:

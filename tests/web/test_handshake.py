@@ -7,7 +7,10 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from broker import logs
 from broker.app import App
+from broker.testing import until
+from broker.web.login import LINES
 
 Dial = Callable[..., Awaitable[Any]]
 Knock = Callable[..., Awaitable[Any]]
@@ -147,3 +150,15 @@ async def test_a_refused_library_sees_the_status(app: App, dial: Dial) -> None:
     with pytest.raises(InvalidStatus) as refused:
         await dial(app.port, origin="https://evil.example")
     assert refused.value.response.status_code == 403
+
+
+async def test_a_crowd_that_comes_and_goes_is_counted_and_not_written_out(
+    app: App, knock: Knock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logs, "_limiter", logs.Limiter(clock=lambda: 0.0))  # all in the same second
+    logs.configure(form="json")
+    for _ in range(LINES + 10):
+        (await knock(app.port)).writer.transport.abort()
+    await until(lambda: app.stats.connections_total == LINES + 10 and app.stats.connections == 0)
+    written = capsys.readouterr().err
+    assert (written.count('"connected from'), written.count('"disconnected with')) == (LINES, LINES)

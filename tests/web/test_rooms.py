@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from broker.app import App
+from broker.web.caller import CONCURRENT
 
 Dial = Callable[..., Awaitable[Any]]
 Start = Callable[..., Awaitable[App]]
@@ -64,6 +65,21 @@ async def test_who_is_no_member_may_publish_and_look(app: App, dial: Dial) -> No
         {"seq": 1, "from": person(client), "at": events[0]["at"], "data": {"event": "message", "data": 1}}
     ]
     await client.silent()
+
+
+async def test_so_many_reads_of_one_connection_wait_for_the_store_and_no_more(app: App, dial: Dial) -> None:
+    client, other = await dial(app.port), await dial(app.port)
+    await client.do("room.publish", room="r", data=1)
+    ask = json.dumps({"id": "h", "type": "request", "action": "room.history", "payload": {"room": "r"}})
+    with app.services.store._actor._engine._lock:  # the disk takes its time
+        for _ in range(CONCURRENT + 3):
+            await client.send(ask)
+        refused = [await client.take() for _ in range(3)]
+        await other.do("room.presence", room="r")
+    assert {(message["type"], message["data"]["code"]) for message in refused} == {("error", "overloaded")}
+    answers = [await client.take() for _ in range(CONCURRENT)]
+    assert {message["type"] for message in answers} == {"response"}
+    assert (await client.do("room.history", room="r"))["events"]
 
 
 async def test_missed_events_come_after_the_answer(app: App, dial: Dial) -> None:

@@ -1,6 +1,7 @@
 """The actions about sessions, by a real client (PROTOCOL 2a)."""
 
 import asyncio
+import base64
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -222,7 +223,8 @@ async def test_attach_and_detach_in_one_breath_end_detached(app: App, dial: Dial
     viewer.heard.clear()
     await whole_turn(owner, session_id, "hi")
     await viewer.silent()
-    assert (await owner.do("get_connections"))["connections"][1]["sessions"] == []
+    rows = {row["connection_id"]: row for row in (await owner.do("get_connections"))["connections"]}
+    assert rows[viewer.welcome["connection_id"]]["sessions"] == []
 
 
 async def test_a_closed_session_is_read_but_not_written(app: App, dial: Dial) -> None:
@@ -285,8 +287,13 @@ async def test_sessions_are_listed_newest_first_in_pages(app: App, dial: Dial) -
     }
 
 
-async def test_a_cursor_that_was_not_made_here_is_refused(app: App, dial: Dial) -> None:
-    error = await (await dial(app.port)).refused("session.list", cursor="bm9uc2Vuc2U=")
+@pytest.mark.parametrize(
+    "place",
+    ["nonsense", "5", " x", "-1 x", f"-{'9' * 30} x", f"{'9' * 30} x", f"{1 << 63} x", "1_0 x", "٣ x", "+1 x", "01 x"],
+)
+async def test_a_cursor_that_was_not_made_here_is_refused(app: App, dial: Dial, place: str) -> None:
+    cursor = base64.urlsafe_b64encode(place.encode()).decode()
+    error = await (await dial(app.port)).refused("session.list", cursor=cursor)
     assert (error["code"], error["field"]) == ("invalid_message", "$.payload.cursor")
 
 
@@ -298,11 +305,27 @@ async def test_history_comes_in_pages_oldest_first_within_each(app: App, dial: D
     before = None
     while True:
         page = await client.do("session.history", session_id=session_id, limit=3, before_seq=before)
-        if not page["records"]:
-            break
         seqs = [record["seq"] for record in page["records"]] + seqs
-        before = seqs[0]
+        before = page.get("before_seq")
+        if before is None:
+            break
+        assert before == seqs[0]
     assert seqs == list(range(1, head + 1))
+
+
+async def test_a_page_of_history_has_no_more_data_than_a_mebibyte_and_says_how_to_go_on(
+    start: Callable[..., Awaitable[App]], dial: Dial, tmp_path: Path
+) -> None:
+    app = await start(store={"url": f"sqlite:///{tmp_path}/broker.db"})
+    client = await dial(app.port)
+    session_id = (await client.do("session.create"))["session_id"]
+    for number in range(5):
+        await client.do("session.update", session_id=session_id, variables={"x": f"{number}" * 200_000})
+    pages = [await client.do("session.history", session_id=session_id, limit=1000)]
+    while "before_seq" in pages[0]:
+        page = await client.do("session.history", session_id=session_id, before_seq=pages[0]["before_seq"])
+        pages.insert(0, page)
+    assert [[record["seq"] for record in page["records"]] for page in pages] == [[1, 2], [3, 4], [5, 6]]
 
 
 async def test_history_as_messages_is_the_conversation(app: App, dial: Dial) -> None:

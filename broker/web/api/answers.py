@@ -28,6 +28,7 @@ __all__ = [
 
 Time = Annotated[str, Meta(description="RFC 3339, UTC, milliseconds", extra_json_schema={"format": "date-time"})]
 Cursor = Annotated[str, Meta(description="of the next page; there only if there is more")]
+Before = Annotated[int, Meta(description="asks for the page before; left out where the log begins")]
 State = Literal["open", "closed"]
 Role = Literal["member", "viewer"]
 
@@ -130,6 +131,7 @@ class Records(TypedDict):
     """A page of records, oldest first."""
 
     records: list[Record]
+    before_seq: NotRequired[Before]
 
 
 class Message(TypedDict):
@@ -147,6 +149,7 @@ class Messages(TypedDict):
     """A page of messages, oldest first."""
 
     messages: list[Message]
+    before_seq: NotRequired[Before]
 
 
 class Started(TypedDict):
@@ -192,6 +195,7 @@ class Events(TypedDict):
     """A page of events, oldest first."""
 
     events: list[Event]
+    before_seq: NotRequired[Before]
 
 
 class Room(TypedDict):

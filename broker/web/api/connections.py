@@ -6,13 +6,13 @@ import attrs
 import msgspec
 from msgspec import Meta
 
-from broker.actors.registry import Connections, HangSome, SendTo, ToAll
+from broker.actors.registry import HangSome, SendTo, ToAll
 from broker.errors import BrokerError, CloseCode
 from broker.protocol import payloads
 from broker.protocol.checks import check_recipients
 from broker.web.api import answers
 from broker.web.api.endpoint import Call, endpoint
-from broker.web.api.paging import paged, place
+from broker.web.views import ask_for_connections, page_of_connections
 
 REASON: Final = 123
 """Bytes of a close frame's reason (RFC 6455 section 5.5); a character may take four of them, so they are cut."""
@@ -38,15 +38,7 @@ async def list_connections(call: Call, listing: payloads.Listing) -> Any:
 
     A list tells who is in which room and session, so the scope `api` alone is not enough for it.
     """
-    after = place(listing.cursor)
-    if "admin" not in call.by.scopes:
-        return await call.ask(Connections(detailed=False))
-    found = await call.ask(Connections(detailed=True, after=after, limit=listing.limit + 1))
-    return {"count": found["count"], **paged("connections", found["connections"], listing.limit, _id_of)}
-
-
-def _id_of(connection: answers.Connection) -> str:
-    return connection["connection_id"]
+    return page_of_connections(await call.ask(ask_for_connections(call.by, listing)), listing)
 
 
 @attrs.define

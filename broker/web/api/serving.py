@@ -8,6 +8,7 @@ from typing import Any, Final
 from aiohttp import web
 
 from broker.errors import BrokerError
+from broker.hooks import Inbound, Peer
 from broker.web.api import connections, rooms, sessions, status, tickets
 from broker.web.api.asyncapi import asyncapi
 from broker.web.api.doors import admit, dress, preflight
@@ -86,9 +87,12 @@ async def _answer(row: Endpoint, request: web.Request) -> web.StreamResponse:
     services = request.app[SERVICES]
     by = await admit(request)
     body = await body_of(request, services.settings.limits.message_bytes) if row.takes_body else b""
+    call = Call(services, by, check_key(request.headers.get("Idempotency-Key")) if row.keyed else None)
+    if services.hooks.message:  # as on a socket, where nothing is looked at before it either
+        peer = Peer("", by, request.remote or "", "http")
+        await call.gate(services.hooks.message, Inbound(peer, row.operation, len(body)))
     path = request.match_info
     payload = read_body(row, path, body) if row.takes_body else read_query(row, path, request.query)
-    call = Call(services, by, check_key(request.headers.get("Idempotency-Key")) if row.keyed else None)
     await call.permit(row.operation, row.about(payload))
     services.load.check(row.operation, row.about(payload))
     work = partial(_reply, row, call, payload)

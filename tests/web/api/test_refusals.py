@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from aiohttp.http_parser import HttpRequestParser
 
 from broker.app import App
 
@@ -54,6 +55,42 @@ async def test_a_body_that_is_too_large_is_refused_whether_or_not_it_says_so(sta
     head = f"POST /api/v1/broadcast HTTP/1.1\r\nHost: 127.0.0.1:{app.port}\r\nContent-Type: application/json\r\n"
     writer.write(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + b"BB8\r\n" + b" " * 3000 + b"\r\n0\r\n\r\n")
     assert b" 413 " in await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+
+
+@pytest.mark.parametrize("size", [1, 3, 20_000])
+async def test_a_body_in_tiny_chunks_is_parsed_a_little_at_a_time(
+    start: Start, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is read at once: others have their turn after 16 KiB."""
+    fed: list[int] = []
+
+    class Parser:
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self._parser = HttpRequestParser(*args, **options)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._parser, name)
+
+        def feed_data(self, data: bytes) -> Any:
+            fed.append(len(data))
+            return self._parser.feed_data(data)
+
+    monkeypatch.setattr("aiohttp.web_protocol.HttpRequestParser", Parser)
+    app = await start()
+    body = b'"' + b"x" * 199_998 + b'"'
+    chunks = [body[at : at + size] for at in range(0, len(body), size)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", app.port)
+    head = f"POST /api/v1/broadcast HTTP/1.1\r\nHost: 127.0.0.1:{app.port}\r\nContent-Type: application/json\r\n"
+    whole = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in [*chunks, b""])
+    after = f"GET /livez HTTP/1.1\r\nHost: 127.0.0.1:{app.port}\r\nConnection: close\r\n\r\n"
+    writer.write(head.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + whole + after.encode())
+    answers = await reader.read()
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+    assert b'{"delivered":0}' in answers
+    assert max(fed) <= 16 * 1024
+    assert sum(fed) == len(head) + 30 + len(whole) + len(after)
     writer.close()
     await writer.wait_closed()
 
