@@ -31,24 +31,24 @@ from broker.agents.port import AgentKind
 from broker.agents.remote.worker import WorkerAgent
 from broker.clock import Clock, Deadline, SystemClock
 from broker.config import EX_CONFIG, Settings
-from broker.dispatch import Hooks
 from broker.drain import Drain
+from broker.extensions.dispatch import Hooks
+from broker.extensions.loader import STOPPING, Plugins
+from broker.extensions.offers import PluginRefused
 from broker.facade import Facade
 from broker.hooks import TurnEnded
 from broker.ids import new_id
-from broker.lag import LoopLag
-from broker.load import Load
-from broker.memory import Memory
 from broker.messages import Record, SessionRow
-from broker.offers import PluginRefused
-from broker.plugin_loader import STOPPING, Plugins
 from broker.protocol.native import NATIVE
 from broker.stats import Stats
 from broker.store.engines import engine_for
 from broker.store.port import Engine, StoreError
 from broker.tasks import spawn
 from broker.traces import Traces
-from broker.watchdog import Watchdog
+from broker.vitals.lag import LoopLag
+from broker.vitals.load import Load
+from broker.vitals.memory import Memory
+from broker.vitals.watchdog import Watchdog
 from broker.web.actions import ACTIONS
 from broker.web.application import make_web_app
 from broker.web.front import Front

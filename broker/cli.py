@@ -80,7 +80,7 @@ def check_config(context: click.Context, config: Path | None, *, show: bool, as_
     """Check the configuration, the plugins' settings too, and start nothing."""
     from broker.config import ConfigErrors  # noqa: PLC0415
     from broker.config.show import as_data, as_yaml, leaves  # noqa: PLC0415
-    from broker.plugin_loader import load as load_plugins  # noqa: PLC0415
+    from broker.extensions.loader import load as load_plugins  # noqa: PLC0415
 
     loaded = _load(context, config, as_json=as_json)
     if problems := load_plugins(loaded.settings, loaded.file).problems:
@@ -114,8 +114,8 @@ def config_schema() -> None:
 def plugins(context: click.Context, config: Path | None, name: str | None, *, as_json: bool) -> None:
     """List the plugins that were found and what became of each, or say all about the one of this NAME."""
     loaded = _load(context, config, as_json=as_json)
-    from broker.listing import detail, table  # noqa: PLC0415
-    from broker.plugin_loader import describe  # noqa: PLC0415
+    from broker.extensions.listing import detail, table  # noqa: PLC0415
+    from broker.extensions.loader import describe  # noqa: PLC0415
 
     rows = [row for row in describe(loaded) if name in {None, row["name"]}]
     if name is not None and not rows:

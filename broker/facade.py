@@ -11,11 +11,11 @@ from broker.actors.ref import LoopRef
 from broker.actors.registry import HangSome, Peers, Registry, SendTo, ToAll, ToRoom
 from broker.clock import Clock
 from broker.errors import BrokerError, CloseCode
-from broker.fence import contained, discard
+from broker.extensions.fence import contained, discard
+from broker.extensions.offers import to_json
 from broker.hooks import Peer
 from broker.logs import limited
 from broker.messages import ANONYMOUS
-from broker.offers import to_json
 from broker.operations import Publish
 from broker.stats import Stats
 from broker.tasks import spawn

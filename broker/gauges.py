@@ -7,7 +7,7 @@ from broker.actors.registry import Registry
 from broker.actors.supervisor import Supervisor
 from broker.agents.port import AgentKind
 from broker.agents.remote.pool import Pool
-from broker.dispatch import Hooks
+from broker.extensions.dispatch import Hooks
 from broker.hooks import Plugin
 from broker.stats import Agents, Stats
 

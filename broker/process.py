@@ -15,8 +15,8 @@ from loguru import logger
 from broker import __version__, logs
 from broker.app import EX_UNAVAILABLE, STOP_SECONDS, App, CannotStart
 from broker.config import ConfigErrors, Loaded
-from broker.fence import within
-from broker.plugin_loader import load as load_plugins
+from broker.extensions.fence import within
+from broker.extensions.loader import load as load_plugins
 from broker.tasks import spawn
 
 __all__ = ["run"]

@@ -13,8 +13,8 @@ from broker.clock import rfc3339
 from broker.config import ConfigErrors, Loaded, Place, Problem
 from broker.config.units import parse_duration
 from broker.errors import BrokerError
+from broker.extensions.loader import load
 from broker.hooks import Plugin
-from broker.plugin_loader import load
 
 __all__ = ["Refused", "Wanted", "check", "issue"]
 

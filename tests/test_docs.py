@@ -22,7 +22,7 @@ from broker import config
 from broker.app import App
 from broker.config import AcpProfile, AgentProfile, ConfigErrors, Deadlines, Settings
 from broker.errors import ERRORS, CloseCode
-from broker.plugin_loader import load as load_plugins
+from broker.extensions.loader import load as load_plugins
 from broker.protocol import outgoing
 from broker.web.actions import ACTIONS
 from broker.web.site import add_routes

@@ -13,13 +13,12 @@ ROOT = Path(__file__).parents[1]
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "broker errors messages clock ids tasks stats logs traces fence trust watchdog listing descriptors",
-        "operations sessions config lag tickets load memory",
+        "broker errors messages clock ids tasks stats logs traces",
+        "operations sessions config tickets vitals",
         "protocol turns hooks reload",
-        "offers plugin_files store agents",
-        "dispatch actors",
-        "plugin_record",
-        "plugin_loader facade web testing gauges drain",
+        "store agents extensions",
+        "actors",
+        "facade web testing gauges drain",
         "app client tokens",
         "process",
         "cli",

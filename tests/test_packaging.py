@@ -97,7 +97,7 @@ import sys
 sys.path.append({lent!r})
 sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in repr(finder)]
 import broker, broker.app, broker.actors.session
-from broker.plugin_loader import describe
+from broker.extensions.loader import describe
 from broker.config import load
 assert broker.__file__.startswith({str(site)!r}), broker.__file__
 rows = describe(load(None, {{"BROKER_PLUGINS__METRICS": "{{}}"}}, {{}}))

@@ -1,9 +1,9 @@
 """The plugin API: what a plugin may be told, asked and given.
 
 A plugin is a subclass of `Plugin` that overrides some of its no-op methods. *Gates* may refuse; *observers*
-may not even disturb. `HOOKS` lists them as data, and `broker.dispatch.Hooks` calls them. The types that settings
-are made of, such as `Duration`, are here too. With `broker.messages` and `broker.errors` this is all that a
-plugin imports of ours; docs/plugins.md explains it by example.
+may not even disturb. `HOOKS` lists them as data, and `broker.extensions.dispatch.Hooks` calls them. The types that
+settings are made of, such as `Duration`, are here too. With `broker.messages` and `broker.errors` this is all that
+a plugin imports of ours; docs/plugins.md explains it by example.
 """
 
 from broker.config.forms import Network

@@ -13,12 +13,12 @@ from broker.actors.registry import ToRoom, ToSession
 from broker.actors.reply import SocketReply
 from broker.clock import Timer
 from broker.errors import BrokerError, CloseCode
+from broker.extensions.offers import Action
 from broker.hooks import Inbound, Peer, Permission, TurnRequest
-from broker.load import GUARDED
-from broker.offers import Action
 from broker.protocol.outgoing import Format, Request, Response
 from broker.protocol.payloads import Edit, Start, decode
 from broker.tasks import spawn
+from broker.vitals.load import GUARDED
 from broker.web.admission import Guest
 from broker.web.identity import ending
 from broker.web.reader import Reader

@@ -7,7 +7,7 @@ from typing import Final
 from aiohttp import web
 from loguru import logger
 
-from broker.descriptors import room_for
+from broker.vitals.descriptors import room_for
 from broker.web.admission import SPARE, Guest
 from broker.web.deadlines import UNFINISHED, Deadlines
 from broker.web.listener import LINGERING, Listener

@@ -5,9 +5,9 @@ import warnings
 from aiohttp import web
 
 from broker.errors import BrokerError
-from broker.fence import contained
+from broker.extensions.fence import contained
+from broker.extensions.offers import Mounted, PluginRefused
 from broker.messages import Principal
-from broker.offers import Mounted, PluginRefused
 from broker.web.doors import check_page
 from broker.web.identity import require
 from broker.web.problems import Handler

@@ -18,15 +18,15 @@ from broker.actors.store import StoreHandle
 from broker.agents.remote.worker import WorkerAgent
 from broker.clock import Clock
 from broker.config import Settings
-from broker.dispatch import Hooks
 from broker.errors import BrokerError
+from broker.extensions.dispatch import Hooks
 from broker.hooks import Failure as Broke
 from broker.ids import new_id
-from broker.load import Load
 from broker.protocol.outgoing import Failure, Format
 from broker.stats import Stats
 from broker.tickets import Tickets
 from broker.traces import Traces
+from broker.vitals.load import Load
 from broker.web.admission import Admission
 from broker.web.proxies import Proxies
 
@@ -55,7 +55,7 @@ class Services:
         ready: whether new clients are wanted; not while draining.
         open_to_all: whether nobody has to say who they are.
         workers: the agent profiles that agents may dial in for, by name.
-        plugin_rows: how each plugin fares, for people: `broker.plugin_loader.Plugins.rows`.
+        plugin_rows: how each plugin fares, for people: `broker.extensions.loader.Plugins.rows`.
         expiry: sends away whose time is over.
         tickets: what backends hand to pages, so that they are let in.
         load: whether there is room for new work.

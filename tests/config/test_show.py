@@ -12,7 +12,7 @@ from broker.config import Settings, load
 from broker.config.profiles import AcpProfile, Deadlines, EchoProfile
 from broker.config.schema import descriptions, json_schema
 from broker.config.show import as_data, as_yaml
-from broker.plugin_loader import load as load_plugins
+from broker.extensions.loader import load as load_plugins
 
 SAMPLE = Path(__file__).parents[2] / "config.yaml"
 CLASSES = [Settings, AcpProfile, EchoProfile, Deadlines] + [

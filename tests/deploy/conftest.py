@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from broker import config
 from broker.app import App
-from broker.plugin_loader import load as load_plugins
+from broker.extensions.loader import load as load_plugins
 
 SETTINGS = {
     "listen": {"port": 0},

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from broker import config, hooks
-from broker.dispatch import Hooks
 from broker.errors import BrokerError
+from broker.extensions.dispatch import Hooks
+from broker.extensions.loader import Plugins, Status, load
 from broker.hooks import HOOKS, Broker, Inbound, Peer, Plugin, Stats
 from broker.messages import Principal
-from broker.plugin_loader import Plugins, Status, load
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "plugins.md").read_text()

@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from broker import config
 from broker.errors import ERRORS, BrokerError, CloseCode
+from broker.extensions.loader import Plugins, load
 from broker.hooks import Route, Stats
-from broker.plugin_loader import Plugins, load
 from broker.plugins.metrics import Queues, broker_metrics
 from broker.stats import Agents
 from broker.testing import until

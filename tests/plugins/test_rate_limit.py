@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from broker import config
 from broker.errors import BrokerError, CloseCode
+from broker.extensions.loader import Plugins, load
 from broker.facade import Facade
 from broker.hooks import Control, Handshake, Inbound, Peer, Stats
 from broker.messages import Principal
-from broker.plugin_loader import Plugins, load
 from broker.testing import ManualClock
 
 OFF = "messages: null, bytes: null, control: null, actions: {}"

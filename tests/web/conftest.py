@@ -16,7 +16,7 @@ import pytest
 
 from broker import config
 from broker.app import App
-from broker.plugin_loader import load as load_plugins
+from broker.extensions.loader import load as load_plugins
 
 PATIENCE = 20.0
 BASE = {

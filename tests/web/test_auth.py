@@ -11,8 +11,8 @@ import pytest
 from broker import config
 from broker.app import App
 from broker.errors import CloseCode
+from broker.extensions.loader import load as load_plugins
 from broker.messages import Principal
-from broker.plugin_loader import load as load_plugins
 from broker.testing import ManualClock, until
 from broker.web.actions import ACTIONS
 

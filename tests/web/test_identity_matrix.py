@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from broker.app import App
 from broker.config import ConfigErrors
 from broker.config import load as load_config
-from broker.plugin_loader import load as load_plugins
+from broker.extensions.loader import load as load_plugins
 from broker.testing import until
 
 Start = Callable[..., Awaitable[App]]

@@ -10,7 +10,7 @@ import pytest
 
 from broker import config
 from broker.app import App
-from broker.plugin_loader import load as load_plugins
+from broker.extensions.loader import load as load_plugins
 from broker.protocol.incoming import Decoder, Violation
 from broker.testing import ManualClock, until
 from broker.web.reader import BURST_BYTES, Reader

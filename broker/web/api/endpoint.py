@@ -11,8 +11,8 @@ import msgspec
 
 from broker.actors.ref import LoopRef
 from broker.actors.registry import Registry
-from broker.dispatch import Bound
 from broker.errors import BrokerError
+from broker.extensions.dispatch import Bound
 from broker.hooks import Permission
 from broker.messages import Principal
 from broker.web.services import ASK_SECONDS, Services, to_json

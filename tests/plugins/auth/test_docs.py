@@ -11,7 +11,7 @@ import attrs
 import pytest
 
 from broker import config
-from broker.plugin_loader import load
+from broker.extensions.loader import load
 from broker.plugins.auth.settings import ApiKey, Cookie, Key, Published, Revoked, Settings
 from broker.plugins.auth.verifier import Verifier
 

@@ -17,9 +17,9 @@ from broker import config
 from broker.actors.connection import Connection
 from broker.actors.loop import handles
 from broker.app import App
+from broker.extensions.loader import load as load_plugins
 from broker.hooks import Peer
 from broker.messages import Principal
-from broker.plugin_loader import load as load_plugins
 from broker.protocol.frames import text_frame
 from broker.protocol.incoming import BINARY, TEXT
 from broker.protocol.native import NATIVE

@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from broker.errors import BrokerError
-from broker.load import Load
+from broker.vitals.load import Load
 from broker.web.actions import ACTIONS
 
 ENDS = {"turn.cancel", "approval.answer", "session.close", "session.delete", "session.detach", "room.leave", "ping"}

@@ -9,10 +9,10 @@ from loguru import logger
 
 from broker.config import Located, Problem
 from broker.config.show import summary
-from broker.dispatch import overridden
-from broker.fence import discard
+from broker.extensions.dispatch import overridden
+from broker.extensions.fence import discard
+from broker.extensions.files import Found, own_frames
 from broker.hooks import Plugin
-from broker.plugin_files import Found, own_frames
 
 __all__ = ["PluginRecord", "Status"]
 

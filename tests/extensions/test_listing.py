@@ -1,6 +1,6 @@
 """What `broker plugins` prints, at any width."""
 
-from broker.listing import detail, table
+from broker.extensions.listing import detail, table
 
 
 def row(**facts: object) -> dict[str, object]:

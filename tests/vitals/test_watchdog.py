@@ -11,7 +11,7 @@ import pytest
 from loguru import logger
 
 from broker.testing import until
-from broker.watchdog import Watchdog
+from broker.vitals.watchdog import Watchdog
 
 LONG = 10.0
 """Seconds after which a block that was not named gives up."""
@@ -48,7 +48,7 @@ def blocked() -> Counter[str]:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make it bark sooner than it would."""
     for name, seconds in (("EVERY", 0.01), ("LATE", 0.1), ("BETWEEN", 0.01)):
-        monkeypatch.setattr(f"broker.watchdog.{name}", seconds)
+        monkeypatch.setattr(f"broker.vitals.watchdog.{name}", seconds)
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_a_loop_that_was_closed_under_it_ends_the_thread(blocked: Counter[str]) 
 async def test_a_block_that_goes_on_is_told_again(
     monkeypatch: pytest.MonkeyPatch, watchdog: Watchdog, lines: Lines, blocked: Counter[str]
 ) -> None:
-    monkeypatch.setattr("broker.watchdog.AGAIN", 0.05)
+    monkeypatch.setattr("broker.vitals.watchdog.AGAIN", 0.05)
     again = threading.Event()
     sink = logger.add(lambda line: again.set() if "still blocks" in str(line) else None)
     assert code_of("broker_plugin_lazy", WAIT)["block"](again)

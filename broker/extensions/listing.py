@@ -19,7 +19,7 @@ def table(rows: Sequence[Row], width: int) -> str:
     """Return a line for each plugin, its hooks wrapped in a column of their own, and below what is wrong.
 
     Args:
-        rows: of `broker.plugin_loader.describe`.
+        rows: of `broker.extensions.loader.describe`.
         width: of the terminal, in characters.
     """
     cells = [[str(row[name] or "-") for name in _COLUMNS] for row in rows]
@@ -36,7 +36,7 @@ def detail(row: Row) -> str:
     """Return all there is to say about one plugin, a line for each thing.
 
     Args:
-        row: of `broker.plugin_loader.describe`.
+        row: of `broker.extensions.loader.describe`.
     """
     facts = {name: row[name] for name in ("name", "about", "status", "version", "source", "location", "hides")}
     facts["hooks"] = ", ".join(row["hooks"])

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from loguru import logger
 
-from broker.dispatch import OBSERVING, Hooks, overridden
 from broker.errors import BrokerError
+from broker.extensions.dispatch import OBSERVING, Hooks, overridden
 from broker.hooks import (
     HOOKS,
     Auth,
@@ -146,7 +146,7 @@ def test_a_logged_traceback_begins_at_the_plugin_s_own_line(lines: list[str]) ->
     hooks = Hooks([plugin("buggy", on_message=crash)])
     with pytest.raises(BrokerError) as refusal:
         hooks.run_gates(hooks.message, MESSAGE)
-    assert "broker/dispatch.py" not in lines[0]
+    assert "broker/extensions/dispatch.py" not in lines[0]
     assert 'raise LookupError("a bug")' in lines[0]
     cause = refusal.value.__cause__
     assert cause is not None

@@ -1,7 +1,7 @@
 """Whether memory is short, as it comes and goes (`limits.memory`)."""
 
-from broker.memory import Memory, resident
 from broker.testing import ManualClock, until
+from broker.vitals.memory import Memory, resident
 
 
 async def test_short_above_the_limit_and_well_again_only_clearly_below() -> None:

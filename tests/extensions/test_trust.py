@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker import trust
+from broker.extensions import trust
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="not root: no file can be given to another user")
 NOBODY = 65534

@@ -14,14 +14,14 @@ from typing import Any, Final, cast
 
 import attrs
 
-from broker import fence
 from broker.errors import BrokerError
-from broker.fence import contained, discard, within
+from broker.extensions import fence
+from broker.extensions.fence import contained, discard, within
+from broker.extensions.offers import Action, collect_actions, collect_routes, to_json
 from broker.hooks import HOOKS, Auth, Control, Handshake, Peer, Permission, Plugin, Undeclared
 from broker.ids import new_id
 from broker.logs import limited
 from broker.messages import Principal
-from broker.offers import Action, collect_actions, collect_routes, to_json
 from broker.stats import Stats
 from broker.tasks import spawn
 from broker.traces import Traces

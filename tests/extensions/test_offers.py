@@ -7,8 +7,8 @@ import attrs
 import pytest
 
 from broker.errors import BrokerError
+from broker.extensions.offers import PluginRefused, collect_actions, collect_routes, to_json
 from broker.hooks import NoSettings, Peer, Plugin, Route
-from broker.offers import PluginRefused, collect_actions, collect_routes, to_json
 
 
 @attrs.frozen

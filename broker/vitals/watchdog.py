@@ -40,7 +40,7 @@ STOPPING: Final = 1.0
 OURSELVES: Final = "broker"
 """Who is blamed if no plugin's code is on the stack."""
 _DROP_IN: Final = "broker_plugin_"
-"""What the modules of plugins loaded from files begin with (`broker.plugin_files`)."""
+"""What the modules of plugins loaded from files begin with (`broker.extensions.files`)."""
 
 
 @attrs.frozen

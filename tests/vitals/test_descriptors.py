@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys
-from broker.descriptors import room_for
+from broker.vitals.descriptors import room_for
 soft, hard, wanted = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 print(room_for(wanted, 24), *resource.getrlimit(resource.RLIMIT_NOFILE))

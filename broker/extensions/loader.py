@@ -8,11 +8,11 @@ from loguru import logger
 
 from broker.config import ConfigErrors, Loaded, Located, Problem, structure_block
 from broker.config.problems import suggest
-from broker.fence import within
+from broker.extensions.fence import within
+from broker.extensions.files import Found, find, own_frames
+from broker.extensions.record import PluginRecord, Status
+from broker.extensions.trust import Unsafe
 from broker.hooks import Broker, Plugin, Stats
-from broker.plugin_files import Found, find, own_frames
-from broker.plugin_record import PluginRecord, Status
-from broker.trust import Unsafe
 
 __all__ = ["STOPPING", "PluginRecord", "PluginSettings", "Plugins", "Status", "describe", "load"]
 
@@ -70,7 +70,7 @@ class Plugins:
 
         Args:
             stats: the broker's.
-            troubles: what `broker.dispatch.Hooks.troubles` gives.
+            troubles: what `broker.extensions.dispatch.Hooks.troubles` gives.
 
         Returns:
             what `describe` does, with `started`, `errors` (unexpected ones so far), `blocked` (times that it held up

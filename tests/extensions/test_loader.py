@@ -12,11 +12,11 @@ from textwrap import dedent
 import pytest
 
 from broker import config
+from broker.extensions.listing import detail, table
+from broker.extensions.loader import Plugins, describe, load
+from broker.extensions.record import Status
+from broker.extensions.trust import Unsafe
 from broker.hooks import Stats
-from broker.listing import detail, table
-from broker.plugin_loader import Plugins, describe, load
-from broker.plugin_record import Status
-from broker.trust import Unsafe
 
 PLAIN = """
     from broker.hooks import Plugin
@@ -30,7 +30,7 @@ PLAIN = """
 
 BUILT_IN = {
     path.stem: "disabled"
-    for path in (Path(__file__).parents[1] / "plugins").iterdir()
+    for path in (Path(__file__).parents[2] / "plugins").iterdir()
     if path.suffix == ".py" or (path / "__init__.py").exists()
     if not path.stem.startswith("_")
 }

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from broker import trust
+from broker.extensions import trust
 from broker.hooks import Plugin
 
 __all__ = ["GROUP", "Found", "find", "own_frames"]
@@ -148,12 +148,8 @@ def own_frames(error: BaseException) -> str:
 
 def _is_machinery(filename: str) -> bool:
     ours = Path(__file__).parent
-    machinery = {
-        ours / name for name in ("plugin_files.py", "plugin_loader.py", "plugin_record.py", "fence.py", "trust.py")
-    }
-    machinery.add(ours / "hooks" / "plugin.py")
     of_import = filename.startswith(("<frozen importlib", str(Path(importlib.__file__).parent)))
-    return of_import or Path(filename) in machinery
+    return of_import or Path(filename).parent == ours or Path(filename) == ours.parent / "hooks" / "plugin.py"
 
 
 def _built_in_folder() -> Path:

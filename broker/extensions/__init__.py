@@ -1,0 +1,1 @@
+"""Plugins: found, trusted, loaded, and called within bounds."""

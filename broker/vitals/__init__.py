@@ -1,0 +1,1 @@
+"""How the broker itself is: its loop, its memory, its descriptors, and whether new work is welcome."""
