@@ -20,7 +20,8 @@ from broker.actors.heartbeat import Heartbeats
 from broker.actors.lifecycle import Gone, StopSession
 from broker.actors.options import RoomOptions, SessionOptions
 from broker.actors.ref import LoopRef
-from broker.actors.registry import Live, Registry, RegistryOptions, Wake
+from broker.actors.registry import Registry, RegistryOptions
+from broker.actors.requests import Live, Wake
 from broker.actors.room import Room
 from broker.actors.session import Session
 from broker.actors.store import CLOSE_SECONDS, Expire, Store, StoreHandle

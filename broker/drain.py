@@ -16,7 +16,8 @@ from loguru import logger
 from broker.actors.connection import Connection, Hang
 from broker.actors.lifecycle import StopSession
 from broker.actors.ref import LoopRef
-from broker.actors.registry import Everybody, Live, Registry
+from broker.actors.registry import Registry
+from broker.actors.requests import Everybody, Live
 from broker.agents.remote.frames import SUBPROTOCOL
 from broker.clock import Clock, Deadline
 from broker.errors import CloseCode

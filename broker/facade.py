@@ -8,7 +8,8 @@ from typing import Any, Final, cast
 
 from broker import __version__
 from broker.actors.ref import LoopRef
-from broker.actors.registry import HangSome, Peers, Registry, SendTo, ToAll, ToRoom
+from broker.actors.registry import Registry
+from broker.actors.requests import HangSome, Peers, SendTo, ToAll, ToRoom
 from broker.clock import Clock
 from broker.errors import BrokerError, CloseCode
 from broker.extensions.fence import contained, discard

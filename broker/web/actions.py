@@ -7,7 +7,7 @@ from typing import Any, Final
 import attrs
 
 from broker import operations as ops
-from broker.actors.registry import CreateSession, SendTo, ToAll
+from broker.actors.requests import CreateSession, SendTo, ToAll
 from broker.clock import rfc3339
 from broker.errors import BrokerError
 from broker.hooks import Permission

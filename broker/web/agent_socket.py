@@ -10,7 +10,7 @@ import attrs
 from aiohttp import web
 from loguru import logger
 
-from broker.actors.registry import Aside, Disconnected
+from broker.actors.requests import Aside, Disconnected
 from broker.agents.remote.carrier import Carrier
 from broker.agents.remote.frames import SUBPROTOCOL, written
 from broker.errors import CLOSE_REASONS, BrokerError, CloseCode

@@ -9,8 +9,8 @@ import attrs
 from broker.actors.connection import Connection, Hang
 from broker.actors.futures import ReplyTo
 from broker.actors.ref import LoopRef
-from broker.actors.registry import ToRoom, ToSession
 from broker.actors.reply import SocketReply
+from broker.actors.requests import ToRoom, ToSession
 from broker.clock import Timer
 from broker.errors import BrokerError, CloseCode
 from broker.extensions.offers import Action

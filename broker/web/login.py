@@ -11,7 +11,7 @@ from broker import operations as ops
 from broker.actors.connection import Followed
 from broker.actors.following import FollowAnswer, Following, Unfollow, Unfollowing
 from broker.actors.ref import InboxFull, LoopRef
-from broker.actors.registry import Aside, Connected, Disconnected, Renewed
+from broker.actors.requests import Aside, Connected, Disconnected, Renewed
 from broker.clock import rfc3339
 from broker.errors import BrokerError, CloseCode
 from broker.hooks import Auth, Permission

@@ -13,7 +13,8 @@ from broker.actors.connection import ConnectionOptions
 from broker.actors.expiry import Expiry
 from broker.actors.heartbeat import Heartbeats
 from broker.actors.ref import InboxFull, LoopRef
-from broker.actors.registry import Registry, ToRoom, ToSession
+from broker.actors.registry import Registry
+from broker.actors.requests import ToRoom, ToSession
 from broker.actors.store import StoreHandle
 from broker.agents.remote.worker import WorkerAgent
 from broker.clock import Clock

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from broker.actors.registry import Connections
+from broker.actors.requests import Connections
 from broker.clock import rfc3339
 from broker.errors import BrokerError
 from broker.hooks import Permission

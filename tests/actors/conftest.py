@@ -15,17 +15,9 @@ from broker.actors.connection import Connection, ConnectionOptions
 from broker.actors.lifecycle import StopSession
 from broker.actors.options import AgentOptions, RoomOptions, SessionOptions
 from broker.actors.ref import LoopRef
-from broker.actors.registry import (
-    Connected,
-    CreateSession,
-    Disconnected,
-    Registry,
-    RegistryOptions,
-    ToRoom,
-    ToSession,
-    Wake,
-)
+from broker.actors.registry import Registry, RegistryOptions
 from broker.actors.reply import SocketReply
+from broker.actors.requests import Connected, CreateSession, Disconnected, ToRoom, ToSession, Wake
 from broker.actors.room import Room
 from broker.actors.session import Session
 from broker.actors.store import Store, StoreHandle

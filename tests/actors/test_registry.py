@@ -9,7 +9,7 @@ import pytest
 from broker.actors import registry
 from broker.actors.lifecycle import Gone, MayStop
 from broker.actors.loop import LoopActor, handles
-from broker.actors.registry import (
+from broker.actors.requests import (
     Aside,
     Connections,
     Disconnected,

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from broker.actors.registry import ToRoom
+from broker.actors.requests import ToRoom
 from broker.app import App
 from broker.messages import Principal
 from broker.operations import Presence

@@ -6,7 +6,7 @@ import attrs
 import msgspec
 from msgspec import Meta
 
-from broker.actors.registry import HangSome, SendTo, ToAll
+from broker.actors.requests import HangSome, SendTo, ToAll
 from broker.errors import BrokerError, CloseCode
 from broker.protocol import payloads
 from broker.protocol.checks import check_recipients

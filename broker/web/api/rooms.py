@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from broker import operations as ops
-from broker.actors.registry import Live
+from broker.actors.requests import Live
 from broker.actors.room import Room
 from broker.clock import rfc3339
 from broker.hooks import Permission

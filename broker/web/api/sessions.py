@@ -7,7 +7,7 @@ import attrs
 
 from broker import operations as ops
 from broker.actors.following import FollowAnswer
-from broker.actors.registry import CreateSession
+from broker.actors.requests import CreateSession
 from broker.errors import BrokerError
 from broker.hooks import TurnRequest
 from broker.protocol import payloads
