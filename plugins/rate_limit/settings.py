@@ -40,7 +40,7 @@ class Address:
 
     messages: PositiveRate | None = 1000.0
     bytes: PositiveByteRate | None = 16.0 * MIB
-    handshakes: PositiveRate | None = 10.0
+    handshakes: PositiveRate | None = 50.0
     requests: PositiveRate | None = 50.0
 
 

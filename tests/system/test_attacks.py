@@ -124,7 +124,7 @@ async def attack() -> AsyncIterator[Attack]:
 def server(serve: Callable[..., Any]) -> Any:
     """A broker with the limits that nobody has changed."""
     return serve(
-        plugins={"rate_limit": {}},
+        plugins={"rate_limit": {"address": {"handshakes": "10/s"}}},
         limits={"handshake": f"{HANDSHAKE:g}s"},
         heartbeat={"interval": "2s", "timeout": "1s"},
     )
