@@ -296,17 +296,28 @@ class App:
         self._undo.append(self._expiring.cancel)
 
     async def _listen(self) -> None:
-        listen, heartbeat = self.settings.listen, self.settings.heartbeat
-        heartbeats = Heartbeats(heartbeat.interval, heartbeat.timeout, self.clock)
         memory = Memory(self.settings.limits.memory, self.clock)
-        self.services = Services(
+        self.services = self._make_services(memory)
+        lag = LoopLag(self.clock, self.stats.lag_seconds)
+        self._show_vitals(lag)
+        for part in (self.services.heartbeats, lag, memory):
+            part.start()
+            self._undo.append(part.stop)
+        self.front = self._make_front()
+        self._undo.append(self.front.stop)
+        await self.front.start()
+        self.port = self.front.port
+
+    def _make_services(self, memory: Memory) -> Services:
+        heartbeat = self.settings.heartbeat
+        return Services(
             settings=self.settings,
             clock=self.clock,
             stats=self.stats,
             hooks=self.hooks,
             registry=self.registry,
             store=self.store,
-            heartbeats=heartbeats,
+            heartbeats=Heartbeats(heartbeat.interval, heartbeat.timeout, self.clock),
             connection=ConnectionOptions(
                 self.clock, self.settings.limits.outbox_bytes, heartbeat.timeout, self.stats, self.traces
             ),
@@ -318,27 +329,23 @@ class App:
             plugin_rows=lambda: self.plugins.rows(self.stats, self.hooks.troubles()),
             load=Load(lambda: memory.short, lambda: self.store.behind, self._is_live),
         )
-        lag = LoopLag(self.clock, self.stats.lag_seconds)
+
+    def _show_vitals(self, lag: LoopLag) -> None:
         self.stats.loop_lag_seconds = lag.seconds
         self.stats.ready = lambda: self.services.trouble() is None
         self.stats.store_up = lambda: self.store.healthy
         self.stats.connections_limit = lambda: self.services.admission.limit
         self.stats.memory_limit = lambda: self.settings.limits.memory
-        for part in (heartbeats, lag, memory):
-            part.start()
-            self._undo.append(part.stop)
+
+    def _make_front(self) -> Front:
+        listen = self.settings.listen
         try:
-            app = make_web_app(self.services)
-            sock = bind(listen.host, listen.port)
+            return Front(make_web_app(self.services), bind(listen.host, listen.port), self.services)
         except PluginRefused as e:
             raise CannotStart(str(e), EX_CONFIG) from e
         except OSError as e:
             why = f"cannot listen on {listen.host}:{listen.port}: {e.strerror or e}"
             raise CannotStart(f"{why}; stop what uses it or choose another with --port", EX_UNAVAILABLE) from e
-        self.front = Front(app, sock, self.services)
-        self._undo.append(self.front.stop)
-        await self.front.start()
-        self.port = sock.getsockname()[1]
 
     def _is_live(self, session_id: str) -> bool:
         return self.registry.actor is not None and self.registry.actor.holds(f"session:{session_id}")

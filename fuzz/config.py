@@ -5,14 +5,10 @@ told as text; nothing else is raised, and it takes no longer than a person would
 replays the corpus, so that what was once found stays found.
 """
 
-import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from inspect import isclass, isfunction
 from pathlib import Path
-from types import FunctionType, ModuleType
 
 import attrs
 
@@ -101,30 +97,27 @@ def _load(where: int, text: bytes) -> None:
     reload.merge(loaded.settings, loaded.settings)
 
 
-def functions(*modules: ModuleType) -> Iterator[FunctionType]:
-    """Yield all functions and methods that are written in these modules."""
-    for module in modules:
-        for value in vars(module).values():
-            if isfunction(value) and value.__module__ == module.__name__:
-                yield value
-            elif isclass(value) and value.__module__ == module.__name__:
-                yield from filter(isfunction, vars(value).values())
-
-
 def main() -> None:
-    """Fuzz for a while; inputs that reach something new are kept in `--corpus`."""
-    parser = argparse.ArgumentParser(description="Fuzz the configuration.")
-    parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--corpus", type=Path, default=CORPUS, help="read, and written to; default %(default)s")
-    arguments = parser.parse_args()
-    import atheris  # noqa: PLC0415 - not there on every platform, and not needed to replay
+    """Fuzz the configuration for a while."""
+    from fuzz.harness import fuzz  # noqa: PLC0415 - atheris is not there on every platform, nor needed to replay
 
     loading = sys.modules[load.__module__]
-    for function in functions(blame, checks, forms, layers, loading, profiles, reader, show, structure, tree, units):
-        atheris.instrument_func(function)
-    options = [f"-max_total_time={arguments.seconds}", "-max_len=600", "-print_final_stats=1"]
-    atheris.Setup([sys.argv[0], *options, str(arguments.corpus)], check)
-    atheris.Fuzz()
+    fuzz(
+        check,
+        blame,
+        checks,
+        forms,
+        layers,
+        loading,
+        profiles,
+        reader,
+        show,
+        structure,
+        tree,
+        units,
+        corpus=CORPUS,
+        most=600,
+    )
 
 
 if __name__ == "__main__":

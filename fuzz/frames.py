@@ -5,12 +5,8 @@ allowed, text is UTF-8, and it makes no difference how the bytes were cut. `test
 the corpus, so that what was once found stays found.
 """
 
-import argparse
-import sys
-from collections.abc import Iterable, Iterator
-from inspect import isclass, isfunction
+from collections.abc import Iterable
 from pathlib import Path
-from types import FunctionType, ModuleType
 
 from broker.protocol import assembly, edge, incoming
 from broker.protocol.incoming import PIECE, TEXT, Decoder, Violation
@@ -67,29 +63,11 @@ def hear(decoder: Decoder, chunks: Iterable[bytes]) -> tuple[list[tuple[int, byt
     return heard, False
 
 
-def functions(*modules: ModuleType) -> Iterator[FunctionType]:
-    """Yield all functions and methods that are written in these modules."""
-    for module in modules:
-        for value in vars(module).values():
-            if isfunction(value):
-                yield value
-            elif isclass(value) and value.__module__ == module.__name__:
-                yield from filter(isfunction, vars(value).values())
-
-
 def main() -> None:
-    """Fuzz for a while; inputs that reach something new are kept in `--corpus`."""
-    parser = argparse.ArgumentParser(description="Fuzz the frame decoder.")
-    parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--corpus", type=Path, default=CORPUS, help="read, and written to; default %(default)s")
-    arguments = parser.parse_args()
-    import atheris  # noqa: PLC0415 - not there on every platform, and not needed to replay
+    """Fuzz the frame decoder for a while."""
+    from fuzz.harness import fuzz  # noqa: PLC0415 - atheris is not there on every platform, nor needed to replay
 
-    for function in functions(incoming, assembly, edge):
-        atheris.instrument_func(function)
-    options = [f"-max_total_time={arguments.seconds}", "-max_len=600", "-print_final_stats=1"]
-    atheris.Setup([sys.argv[0], *options, str(arguments.corpus)], check)
-    atheris.Fuzz()
+    fuzz(check, incoming, assembly, edge, corpus=CORPUS, most=600)
 
 
 if __name__ == "__main__":

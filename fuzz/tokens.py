@@ -5,13 +5,8 @@ somebody who has a name, an end and patterns that can be read; and nothing that 
 `tests/plugins/auth/test_corpus.py` replays the corpus, so that what was once found stays found.
 """
 
-import argparse
 import base64
-import sys
-from collections.abc import Iterator
-from inspect import isclass, isfunction
 from pathlib import Path
-from types import FunctionType, ModuleType
 
 import jwt
 
@@ -134,29 +129,11 @@ def _part(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def functions(*modules: ModuleType) -> Iterator[FunctionType]:
-    """Yield all functions and methods that are written in these modules."""
-    for module in modules:
-        for value in vars(module).values():
-            if isfunction(value) and value.__module__ == module.__name__:
-                yield value
-            elif isclass(value) and value.__module__ == module.__name__:
-                yield from filter(isfunction, vars(value).values())
-
-
 def main() -> None:
-    """Fuzz for a while; inputs that reach something new are kept in `--corpus`."""
-    parser = argparse.ArgumentParser(description="Fuzz tokens.")
-    parser.add_argument("--seconds", type=int, default=60)
-    parser.add_argument("--corpus", type=Path, default=CORPUS, help="read, and written to; default %(default)s")
-    arguments = parser.parse_args()
-    import atheris  # noqa: PLC0415 - not there on every platform, and not needed to replay
+    """Fuzz tokens for a while."""
+    from fuzz.harness import fuzz  # noqa: PLC0415 - atheris is not there on every platform, nor needed to replay
 
-    for function in functions(issuers, keys, patterns, permissions, sources, tokens, verifier):
-        atheris.instrument_func(function)
-    options = [f"-max_total_time={arguments.seconds}", "-max_len=2000", "-print_final_stats=1"]
-    atheris.Setup([sys.argv[0], *options, str(arguments.corpus)], check)
-    atheris.Fuzz()
+    fuzz(check, issuers, keys, patterns, permissions, sources, tokens, verifier, corpus=CORPUS, most=2000)
 
 
 if __name__ == "__main__":

@@ -27,10 +27,14 @@ class Front:
         app: aiohttp's application.
         sock: bound.
         services: the broker's parts.
+
+    Attributes:
+        port: the TCP port, also where any free one was asked for.
     """
 
     def __init__(self, app: web.Application, sock: socket.socket, services: Services) -> None:
         limits = services.settings.limits
+        self.port: int = sock.getsockname()[1]
         self._services = services
         self._unfinished = app[UNFINISHED]
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=HANG_SECONDS)
