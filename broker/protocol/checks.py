@@ -5,7 +5,7 @@ from typing import Final
 import msgspec
 
 from broker.errors import BrokerError
-from broker.protocol.native import invalid
+from broker.protocol.edge import invalid
 from broker.protocol.payloads import Send
 
 __all__ = ["MAX_BLOCKS", "check_content", "check_name", "check_recipients"]

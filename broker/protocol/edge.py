@@ -1,14 +1,21 @@
-"""What no message may contain, whatever its format: checked once, before anything else sees it (PROTOCOL section 2)."""
+"""What no message may contain, whatever its format: checked once, before anything else sees it (PROTOCOL section 2).
+
+And what a sender is told of JSON that cannot be read, over the socket, over HTTP and by agents alike.
+"""
 
 from itertools import accumulate
 from operator import add
 from typing import Final
 
+import msgspec
+
 from broker.errors import BrokerError
 
-__all__ = ["MAX_DEPTH", "check_depth", "is_utf8"]
+__all__ = ["MAX_DEPTH", "UNREADABLE", "check_depth", "invalid", "is_utf8", "unreadable"]
 
 MAX_DEPTH: Final = 64
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises where the JSON is none, or does not fit."""
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 _NEITHER: Final = bytes(set(_NOT_BRACKETS) - set(b'"'))
 _BITS: Final = bytes.maketrans(b"[{]}", b"1100")
@@ -73,3 +80,20 @@ def _depth(brackets: bytes) -> int:
     rises = memoryview(eights.translate(_RISE)).cast("b")
     peaks = memoryview(eights.translate(_PEAK)).cast("b")
     return max(map(add, accumulate(rises, initial=0), peaks), default=0)
+
+
+def invalid(error: msgspec.ValidationError, root: str = "$") -> BrokerError:
+    """Turn msgspec's refusal into ours: the sentence, and the JSON path it names, below `root`."""
+    sentence, _, path = str(error).partition(" - at `")
+    field = root + path.rstrip("`").removeprefix("$")
+    return BrokerError("invalid_message", f"{sentence}.", field=field)
+
+
+def unreadable(error: Exception, what: str) -> BrokerError:
+    """Turn one of `UNREADABLE` into a refusal of `what` was to be read, such as a message."""
+    match error:
+        case msgspec.ValidationError():
+            return invalid(error)
+        case RecursionError():
+            return BrokerError("invalid_message", f"The {what} is nested too deeply.")
+    return BrokerError("invalid_json", f"The {what} is not JSON: {error}.")

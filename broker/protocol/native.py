@@ -7,8 +7,7 @@ import attrs
 import msgspec
 
 from broker.clock import rfc3339
-from broker.errors import BrokerError
-from broker.protocol.edge import check_depth
+from broker.protocol.edge import UNREADABLE, check_depth, unreadable
 from broker.protocol.outgoing import (
     Broadcast,
     CaughtUp,
@@ -26,7 +25,7 @@ from broker.protocol.outgoing import (
     Welcome,
 )
 
-__all__ = ["NATIVE", "NativeFormat", "invalid"]
+__all__ = ["NATIVE", "NativeFormat"]
 
 MAX_ID: Final = 128
 """Characters a client's request id may have (PROTOCOL section 2)."""
@@ -52,13 +51,6 @@ _decode: Final = msgspec.json.Decoder(_Wire).decode
 _decode_id: Final = msgspec.json.Decoder(_OnlyId).decode
 
 
-def invalid(error: msgspec.ValidationError, root: str = "$") -> BrokerError:
-    """Turn msgspec's refusal into ours: the sentence, and the JSON path it names, below `root`."""
-    sentence, _, path = str(error).partition(" - at `")
-    field = root + path.rstrip("`").removeprefix("$")
-    return BrokerError("invalid_message", f"{sentence}.", field=field)
-
-
 class NativeFormat:
     """The native format, as one shared object."""
 
@@ -72,12 +64,8 @@ class NativeFormat:
         """
         try:
             wire = _decode(text)
-        except msgspec.ValidationError as e:
-            raise invalid(e) from None
-        except RecursionError:
-            raise BrokerError("invalid_message", "The message is nested too deeply.") from None
-        except (msgspec.DecodeError, UnicodeDecodeError) as e:
-            raise BrokerError("invalid_json", f"The message is not JSON: {e}.") from None
+        except UNREADABLE as e:
+            raise unreadable(e, "message") from None
         check_depth(text)
         return Request(wire.action, bytes(wire.payload), wire.id)
 

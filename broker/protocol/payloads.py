@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import attrs
 import msgspec
 
-from broker.protocol.native import invalid
+from broker.protocol.edge import invalid
 
 __all__ = [
     "Answer",

@@ -13,8 +13,7 @@ from broker.agents.bounds import RECORD_LIMIT
 from broker.clock import rfc3339
 from broker.errors import BrokerError
 from broker.ids import new_id
-from broker.protocol.edge import check_depth
-from broker.protocol.native import invalid
+from broker.protocol.edge import check_depth, invalid
 
 __all__ = [
     "FRAME_LIMIT",

@@ -17,8 +17,7 @@ from msgspec.inspect import IntType, UnionType, type_info
 from multidict import MultiMapping
 
 from broker.errors import BrokerError
-from broker.protocol.edge import check_depth, is_utf8
-from broker.protocol.native import invalid
+from broker.protocol.edge import UNREADABLE, check_depth, invalid, is_utf8, unreadable
 from broker.web.api.endpoint import Endpoint
 from broker.web.problems import with_status
 
@@ -87,12 +86,8 @@ def read_body(row: Endpoint, path: Mapping[str, str], text: bytes) -> Any:
             payload: Any = _read_any(text)
         else:
             payload = _read_fields(row, path, text)
-    except msgspec.ValidationError as e:
-        raise invalid(e) from None
-    except RecursionError:
-        raise BrokerError("invalid_message", "The body is nested too deeply.") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as e:
-        raise BrokerError("invalid_json", f"The body is not JSON: {e}.") from None
+    except UNREADABLE as e:
+        raise unreadable(e, "body") from None
     check_depth(text)
     return payload
 
