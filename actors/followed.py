@@ -19,7 +19,8 @@ from broker.actors.ref import LoopRef
 from broker.actors.tail import Tail
 from broker.errors import BrokerError
 from broker.messages import Record
-from broker.protocol.outgoing import Outgoing, Parcel
+from broker.protocol.outgoing import Outgoing
+from broker.protocol.parcel import Parcel
 from broker.tasks import spawn
 
 __all__ = ["FollowedLog", "Position"]

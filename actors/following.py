@@ -6,7 +6,8 @@ import attrs
 
 from broker.actors.ref import LoopRef
 from broker.messages import Principal, Record
-from broker.protocol.outgoing import Outgoing, Parcel
+from broker.protocol.outgoing import Outgoing
+from broker.protocol.parcel import Parcel
 
 __all__ = [
     "Follow",
@@ -16,6 +17,7 @@ __all__ = [
     "LogUnreadable",
     "Page",
     "PageRead",
+    "Passing",
     "Pause",
     "Pull",
     "Unfollow",
@@ -126,11 +128,20 @@ class LogUnreadable:
 
 @attrs.define
 class Following:
-    """The connection now follows a log from `after` on."""
+    """The connection now follows a log from `after` on; of a room only these events, None for all."""
 
     log: str
     ref: LoopRef[Any]
     after: int
+    events: frozenset[str] | None = None
+
+
+@attrs.define
+class Passing:
+    """Something of a log that keeps nothing: it is told now or never."""
+
+    log: str
+    parcel: Parcel
 
 
 @attrs.define

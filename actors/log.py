@@ -35,6 +35,18 @@ class _Pending:
         self.effects: list[Callable[[], None]] = []
 
 
+class _OnlyRefused:
+    """Where a refusal goes of what is answered elsewhere."""
+
+    __slots__ = ("set_exception",)
+
+    def __init__(self, reply_to: ReplyTo) -> None:
+        self.set_exception = reply_to.set_exception
+
+    def set(self, value: Any = None, /) -> None:
+        """Leave the answer to whoever has it."""
+
+
 class LogActor(FollowedLog):
     """The base of `Session` and `Room`.
 
@@ -76,6 +88,11 @@ class LogActor(FollowedLog):
     def reply_after_commit(self, value: Any) -> None:
         """Answer the message in hand once everything written so far is durable (P1)."""
         self._draft.replies.append((self.answer_later(), value))
+
+    def answer_after_commit(self, reply_to: ReplyTo, answer: Callable[[], None]) -> None:
+        """Have `answer` answer once everything written so far is durable and known to be; if that fails, refuse."""
+        self._draft.replies.append((_OnlyRefused(reply_to), None))
+        self.after_commit(answer)
 
     def refuse(self, reply_to: ReplyTo, error: Exception) -> None:
         """Refuse once everything written so far is durable, since a refusal may tell of it as an answer does (P1)."""

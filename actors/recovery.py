@@ -77,7 +77,7 @@ async def read_session(store: StorePort, session_id: str, agents: Mapping[str, A
         stored.leftovers = await past.leftovers({turn.turn_id: turn.seq for turn in stored.turns if not turn.outcome})
     if agent is not None and agent.memory:
         stored.memory = await past.memory()
-    if agent is not None and agent.history:
+    if agent is not None and agent.transcript:
         stored.said = await past.said()
     return stored
 

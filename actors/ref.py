@@ -146,13 +146,18 @@ class LoopRef(pykka.ActorRef[A]):
             self._queued = True
             self._queue.add(self)
 
-    def request(self, message: Any, reply_to: ReplyTo) -> None:
+    def request(self, message: Any, reply_to: ReplyTo, *, urgent: bool = False) -> None:
         """Tell the actor a message whose answer goes to `reply_to`; the ask of those who cannot wait.
+
+        Args:
+            message: anything the actor understands.
+            reply_to: where its answer goes, an exception too.
+            urgent: as for `tell`.
 
         Raises:
             pykka.ActorDeadError, InboxFull: as `tell`.
         """
-        self.tell(Envelope(message, reply_to=cast("pykka.Future[Any]", reply_to)))
+        self.tell(Envelope(message, reply_to=cast("pykka.Future[Any]", reply_to)), urgent=urgent)
 
     async def ask(self, message: Any, *, timeout: float | None = None) -> Any:  # type: ignore[override]  # noqa: ASYNC109
         """Return the actor's answer.

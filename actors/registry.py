@@ -11,7 +11,8 @@ from typing import Any, Final
 
 import attrs
 
-from broker.actors.connection import Connection, Hang
+from broker.actors.connection import Connection
+from broker.actors.connection_mail import Hang
 from broker.actors.following import LogUnreadable
 from broker.actors.lifecycle import Gone
 from broker.actors.log import LogActor
@@ -27,6 +28,7 @@ from broker.actors.requests import (
     Everybody,
     HangSome,
     Live,
+    OpenSession,
     Peers,
     Renewed,
     SendTo,
@@ -43,7 +45,8 @@ from broker.errors import BrokerError
 from broker.hooks import Peer
 from broker.messages import SessionRow
 from broker.operations import Created
-from broker.protocol.outgoing import Broadcast, Direct, Outgoing, Parcel
+from broker.protocol.outgoing import Broadcast, Direct, Outgoing
+from broker.protocol.parcel import Parcel
 from broker.stats import Stats
 
 __all__ = ["Registry", "RegistryOptions"]
@@ -214,17 +217,26 @@ class Registry(LoopActor):
 
     @handles(CreateSession)
     def _create_session(self, message: CreateSession) -> None:
-        session_id = message.row.session_id
-        log = f"session:{session_id}"
+        log = f"session:{message.row.session_id}"
         if log in self._places:
             raise BrokerError("session_exists", field="$.payload.session_id")
-        first = [message.row]
+        self._begin(log, message.row, chosen=message.chosen)
+        self._places.forward(log, Created(message.by, message.follower), self.answer_later())
+
+    @handles(OpenSession)
+    def _open_session(self, message: OpenSession) -> None:
+        log = f"session:{message.row.session_id}"
+        if log not in self._places:
+            self._begin(log, message.row, chosen=True)
+        self._places.forward(log, message.opening, self.answer_later())
+
+    def _begin(self, log: str, row: SessionRow, *, chosen: bool) -> None:
+        first = [row]
 
         def make() -> Session:  # only the first incarnation begins the log; a later one takes it up
-            return self._options.session(session_id, first.pop() if first else None, message.chosen)
+            return self._options.session(row.session_id, first.pop() if first else None, chosen)
 
         self._places.open(log, make)
-        self._places.forward(log, Created(message.by, message.follower), self.answer_later())
 
     @handles(Wake)
     def _wake(self, message: Wake) -> None:

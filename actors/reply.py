@@ -6,7 +6,7 @@ from typing import Any
 from broker.actors.connection import Connection
 from broker.actors.following import FollowAnswer
 from broker.actors.ref import LoopRef
-from broker.protocol.outgoing import Failure, Response
+from broker.protocol.outgoing import Failure, RequestId, Response
 
 __all__ = ["SocketReply"]
 
@@ -16,7 +16,7 @@ class SocketReply:
 
     Args:
         connection: the client's connection.
-        request_id: the client's id; None if it wants no response, but errors all the same.
+        request_id: comes back with the answer; None if the client wants no response, but errors all the same.
         encode: turns what the actor answered into the response's `data`.
         refuse: turns an exception into the failure to be sent, and counts it.
     """
@@ -26,9 +26,9 @@ class SocketReply:
     def __init__(
         self,
         connection: LoopRef[Connection],
-        request_id: str | None,
+        request_id: RequestId | None,
         encode: Callable[[Any], bytes],
-        refuse: Callable[[str | None, BaseException, str | None], Failure],
+        refuse: Callable[[RequestId | None, BaseException, str | None], Failure],
     ) -> None:
         self._connection = connection
         self._request_id = request_id

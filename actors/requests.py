@@ -10,6 +10,7 @@ from broker.actors.ref import LoopRef
 from broker.errors import CloseCode
 from broker.hooks import Peer
 from broker.messages import Principal, SessionRow
+from broker.operations import Open
 
 __all__ = [
     "Aside",
@@ -20,6 +21,7 @@ __all__ = [
     "Everybody",
     "HangSome",
     "Live",
+    "OpenSession",
     "Peers",
     "Renewed",
     "SendTo",
@@ -82,6 +84,14 @@ class CreateSession:
     chosen: bool
     by: Principal
     follower: LoopRef[Any] | None
+
+
+@attrs.frozen
+class OpenSession:
+    """Hand `opening` to a session, which is made of this row if there is none of its id yet."""
+
+    row: SessionRow
+    opening: Open
 
 
 @attrs.frozen

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from broker.actors.following import Follow, FollowAnswer, Following, Unfollowing
+from broker.actors.following import Follow, FollowAnswer, Following, Passing, Unfollowing
 from broker.actors.lifecycle import Gone, MayStop, Sweep
 from broker.actors.log import HISTORY_BYTES, LogActor
 from broker.actors.loop import handles
@@ -11,7 +11,8 @@ from broker.actors.ref import LoopRef
 from broker.ids import new_id
 from broker.messages import Record
 from broker.operations import Join, Leave, Presence, Publish, RoomHistory
-from broker.protocol.outgoing import Outgoing, Parcel, RoomEvent
+from broker.protocol.outgoing import Outgoing, RoomEvent
+from broker.protocol.parcel import Parcel
 
 __all__ = ["Room"]
 
@@ -45,9 +46,9 @@ class Room(LogActor):
     def on_drained(self) -> None:
         """Write what is to be kept, and tell the members what is not, in one parcel."""
         if self._passing:
-            parcel, self._passing = Parcel(tuple(self._passing)), []
+            passing, self._passing = Passing(self.log, Parcel(tuple(self._passing))), []
             for follower in list(self._followers):
-                self._tell(follower, parcel)
+                self._tell(follower, passing)
         if self.head - self.floor >= self._options.history * (1 + 1 / TRIM_EVERY) and self._options.history:
             self.floor = self._new_floor = self.head - self._options.history + 1
         if self._create is None or self.head:  # a room nobody ever spoke in leaves no trace
@@ -69,7 +70,8 @@ class Room(LogActor):
             "members": list(self._members.values()),
             "recovered": position.recovered,
         }
-        self.answer_later().set(FollowAnswer(answer, Following(self.log, self.actor_ref, position.after)))
+        note = Following(self.log, self.actor_ref, position.after, message.events)
+        self.answer_later().set(FollowAnswer(answer, note))
         self.serve(message.follower, position.after)
 
     @handles(Leave)

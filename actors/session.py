@@ -18,6 +18,7 @@ from broker.actors.options import SessionOptions
 from broker.actors.pace import HIGH
 from broker.actors.recovery import StoredSession, read_session
 from broker.actors.watched import WatchedSession
+from broker.actors.way import Onward
 from broker.clock import rfc3339
 from broker.errors import BrokerError
 from broker.ids import new_id
@@ -91,8 +92,10 @@ class Session(WatchedSession):
         """Handle one message; a session that is not there only says so."""
         if self._missing and isinstance(message, ops.Operation):
             self._options.registry(Gone(self.log, self.actor_ref))
+            if isinstance(message, ops.Open):  # there may be one by that id when this actor has gone
+                raise BrokerError("unavailable", "The session is being looked for; try again.", retry_after=0.1)
             raise BrokerError("not_found", "There is no such session.", field="$.payload.session_id")
-        if self._missing and isinstance(message, AgentEvent | SlotAnswer | Flooded | Tick):
+        if self._missing and isinstance(message, AgentEvent | SlotAnswer | Flooded | Onward | Tick):
             return None  # of turns that went with it
         return super().on_receive(message)
 
@@ -236,15 +239,15 @@ class Session(WatchedSession):
     @handles(VariablesSet)
     def _hear_variables(self, event: VariablesSet) -> None:
         self._conductor.hear(event)
-        row, running = self._its_row(), self.machine.running
+        agent, running = self._conductor.agent_of(event.turn_id or ""), self.machine.running
         if not self._conductor.open:
             return
         turn_id = None if running is None or running.turn_id != event.turn_id else running.turn_id
         try:
             changes = _read_object(event.variables)
-            self._save_row(self._set_variables(changes, {"by": None, "agent": row.agent}, turn_id))
+            self._save_row(self._set_variables(changes, {"by": None, "agent": agent}, turn_id))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BrokerError) as e:
-            self._note("debug", {"agent": row.agent, "message": f"Its variables were not taken: {e}"}, turn_id)
+            self._note("debug", {"agent": agent, "message": f"Its variables were not taken: {e}"}, turn_id)
 
     @handles(SlotAnswer)
     def _assign(self, answer: SlotAnswer) -> None:
@@ -253,6 +256,10 @@ class Session(WatchedSession):
     @handles(Flooded)
     def _flooded(self, _: Flooded) -> None:
         self._conductor.pace.paused = True
+
+    @handles(Onward)
+    def _go_on(self, message: Onward) -> None:
+        message.step()
 
     @handles(Tick)
     def _tick(self, _: Tick) -> None:

@@ -9,12 +9,14 @@ import msgspec
 
 from broker import operations as ops
 from broker.actors.following import Follow, FollowAnswer, Following, Unfollowing
+from broker.actors.futures import ReplyTo
 from broker.actors.log import HISTORY_BYTES, LogActor
 from broker.actors.loop import handles
 from broker.actors.options import SessionOptions
 from broker.actors.ref import LoopRef
 from broker.messages import Principal, Record, SessionRow
-from broker.protocol.outgoing import CaughtUp, Outgoing, Parcel, SessionDetached, SessionRecord, SessionReset
+from broker.protocol.outgoing import CaughtUp, Outgoing, SessionDetached, SessionRecord, SessionReset
+from broker.protocol.parcel import Parcel
 from broker.sessions import CONVERSATION, Role, require, role_of, session_data, shared_with
 from broker.turns import TurnMachine
 
@@ -39,9 +41,19 @@ class WatchedSession(LogActor):
     def machine(self) -> TurnMachine:
         """The turns."""
 
+    @handles(ops.Open)
+    def _open(self, message: ops.Open) -> None:
+        self._check(message.by, "viewer")
+        reply_to = self.answer_later()
+        self.answer_after_commit(reply_to, lambda: self._show_to(message, reply_to))
+
     @handles(ops.Attach)
     def _attach(self, message: ops.Attach) -> None:
-        row = self._check(message.by, "viewer")
+        self._check(message.by, "viewer")
+        self._show_to(message, self.answer_later())
+
+    def _show_to(self, message: ops.Attach, reply_to: ReplyTo) -> None:
+        row = self._its_row()
         position = self.locate(message.after_seq, message.epoch)
         head = self._durable_head
         answer = {
@@ -54,7 +66,7 @@ class WatchedSession(LogActor):
             "variables": self._variables,
             "recovered": position.recovered,
         }
-        self.answer_later().set(FollowAnswer(answer, Following(self.log, self.actor_ref, position.after)))
+        reply_to.set(FollowAnswer(answer, Following(self.log, self.actor_ref, position.after)))
         self._newcomers.add(message.follower)
         self._viewers[message.follower] = message.by.user
         reset = () if position.recovered else (SessionReset(self.session_id, self.epoch, head, self.floor),)

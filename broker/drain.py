@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from loguru import logger
 
-from broker.actors.connection import Connection, Hang
+from broker.actors.connection import Connection
+from broker.actors.connection_mail import Hang
 from broker.actors.lifecycle import StopSession
 from broker.actors.ref import LoopRef
 from broker.actors.registry import Registry
@@ -21,7 +22,8 @@ from broker.actors.requests import Everybody, Live
 from broker.agents.remote.frames import SUBPROTOCOL
 from broker.clock import Clock, Deadline
 from broker.errors import CloseCode
-from broker.protocol.outgoing import Parcel, Restarting
+from broker.protocol.outgoing import Restarting
+from broker.protocol.parcel import Parcel
 
 __all__ = ["Drain", "window"]
 

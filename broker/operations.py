@@ -23,6 +23,7 @@ __all__ = [
     "IfBusy",
     "Join",
     "Leave",
+    "Open",
     "Operation",
     "Parting",
     "Presence",
@@ -73,6 +74,11 @@ class Attach(Operation):
 
 
 @attrs.define
+class Open(Attach):
+    """Show the log to `follower` as `Attach` does, once all of it is durable: it may have been made for this."""
+
+
+@attrs.define
 class Detach(Parting):
     """Show the log to `follower` no longer."""
 
@@ -108,12 +114,13 @@ class Update(Operation):
 
 @attrs.define
 class Start(Operation):
-    """Start a turn; `content` is JSON, `retry_of` an ended turn that is tried again."""
+    """Start a turn; `content` is JSON, `retry_of` an ended turn that is tried again, `metadata` a JSON object."""
 
     client_msg_id: str
     content: bytes
     if_busy: IfBusy
     retry_of: str | None = None
+    metadata: bytes = b"{}"
 
 
 @attrs.define
@@ -177,12 +184,17 @@ class Delete(Operation):
 
 @attrs.define
 class Join(Operation):
-    """Make `follower` a member; tell it the events after `after_seq`, or only those to come."""
+    """Make `follower` a member; tell it the events after `after_seq`, or only those to come.
+
+    Attributes:
+        events: the names of those that it wants to be told; None for all.
+    """
 
     follower: Follower
     connection_id: str
     after_seq: int | None
     epoch: str | None
+    events: frozenset[str] | None = None
 
 
 @attrs.define

@@ -31,7 +31,7 @@ MEMBERS: Final = 100
 """Users that one session can be shared with."""
 
 _RANKS: Final[dict[Role | None, int]] = {None: 0, "viewer": 1, "member": 2, "owner": 3}
-_SHOWN: Final = frozenset({"message_id", "role", "content"})
+_SHOWN: Final = frozenset({"message_id", "role", "content", "metadata"})
 _WANTED: Final[dict[Role, str]] = {"viewer": "a viewer", "member": "a member", "owner": "its owner"}
 _read_members: Final = msgspec.json.Decoder(dict[str, Literal["viewer", "member"]]).decode
 
@@ -110,7 +110,7 @@ def messages_of(records: list[Record]) -> list[dict[str, Any]]:
             "content": data["content"],
             "at": rfc3339(record.at),
             "turn_id": record.turn_id,
-            "metadata": {"seq": record.seq, **{k: v for k, v in data.items() if k not in _SHOWN}},
+            "metadata": {**data.get("metadata", {}), "seq": record.seq, **_others(data)},
         }
         key = record.turn_id, data["message_id"]
         earlier = messages.get(key)
@@ -120,6 +120,10 @@ def messages_of(records: list[Record]) -> list[dict[str, Any]]:
             message = {**message, "at": earlier["at"], "metadata": changed}
         messages[key] = message
     return list(messages.values())
+
+
+def _others(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in _SHOWN}
 
 
 def check_workspace(path: str | None, roots: tuple[str, ...], *, open_to_all: bool) -> str | None:

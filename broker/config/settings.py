@@ -70,7 +70,9 @@ class Listen:
     trusted_proxies: tuple[Network, ...] = ()
     insecure: bool = False
     compression: bool = False
-    default_protocol: Literal["broker.v1.json"] = "broker.v1.json"
+    default_protocol: Literal[
+        "broker.v1.json", "session.v1.json", "project.v1.json", "envelope.v1.json", "chat.v1.json"
+    ] = "broker.v1.json"
 
 
 @attrs.frozen(kw_only=True)
@@ -96,6 +98,7 @@ class Limits:
         mailbox: Messages that may wait for one actor.
         queued_turns: Turns that may wait in one session.
         errors_per_minute: Ill-formed messages after which a connection is closed.
+        message_timeout: Time within which a client of envelope.v1.json has a reply or an error, and handlers answer.
         handshake: Time a client has for its handshake, and for the body of a request.
         unknown_per_address: Connections of one address that have not said yet what they want or who they are.
         memory: Memory of the process beyond which new connections, sessions and turns are refused; 0 for no limit.
@@ -106,6 +109,7 @@ class Limits:
     mailbox: Count = 1000
     queued_turns: Annotated[int, Meta(ge=0)] = 16
     errors_per_minute: Count = 60
+    message_timeout: Annotated[Duration, Positive] = 30.0
     handshake: Annotated[Duration, Positive] = 10.0
     unknown_per_address: Count = 100
     memory: Size = 0

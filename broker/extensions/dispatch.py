@@ -8,7 +8,7 @@ import asyncio
 import inspect
 from asyncio import Task
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from types import NoneType
 from typing import Any, Final, cast
 
@@ -16,9 +16,10 @@ import attrs
 
 from broker.errors import BrokerError
 from broker.extensions import fence
+from broker.extensions.bound import Bound, compiled, may_answer, overridden
 from broker.extensions.fence import contained, discard, within
 from broker.extensions.offers import Action, collect_actions, collect_routes, to_json
-from broker.hooks import HOOKS, Auth, Control, Handshake, Peer, Permission, Plugin, Undeclared
+from broker.hooks import Auth, Content, Control, Failure, Handshake, Peer, Permission, Plugin, Undeclared
 from broker.ids import new_id
 from broker.logs import limited
 from broker.messages import Principal
@@ -42,20 +43,6 @@ ACTING: Final = 30.0
 _OURS: Final = frozenset({__file__, fence.__file__})
 
 
-@attrs.frozen(eq=False)
-class Bound:
-    """One plugin's method for one hook."""
-
-    plugin: str
-    hook: str
-    call: Callable[..., Any]
-
-
-def overridden(plugin: type[Plugin]) -> tuple[str, ...]:
-    """Return the names of the hooks that a plugin's class overrides, in the order of `HOOKS`."""
-    return tuple(name for name in HOOKS if getattr(plugin, name) is not getattr(Plugin, name))
-
-
 class Hooks:
     """All plugins' hooks, actions and routes, ready to be called.
 
@@ -74,7 +61,9 @@ class Hooks:
         message: gates for `run_gates` with an `Inbound`.
         control: gates for `check_control` with a `Control`.
         permission: gates for `run_gates` with a `Permission`.
+        content: gates for `run_filters` with a `Content`.
         turn: gates for `run_gates` with a `TurnRequest`.
+        dispatch: for `broker.extensions.dispatching.decide` with an `Attempt`.
         connected: observers for `observe` with a `Peer`.
         disconnected: with a `Peer` and the close code.
         committed: with the log's name and its records.
@@ -103,18 +92,20 @@ class Hooks:
         self._acting = acting
         self._traces = traces
         self._observing: defaultdict[str, set[Task[None]]] = defaultdict(set)
-        self.handshake = _compile(plugins, "on_handshake")
-        self.identifies = any(_may_answer(gate) for gate in self.handshake)
-        self.auth = _compile(plugins, "on_auth")
-        self.message = _compile(plugins, "on_message")
-        self.control = _compile(plugins, "on_control")
-        self.permission = _compile(plugins, "on_permission")
-        self.turn = _compile(plugins, "on_turn")
-        self.connected = _compile(plugins, "connected")
-        self.disconnected = _compile(plugins, "disconnected")
-        self.committed = _compile(plugins, "committed")
-        self.turn_ended = _compile(plugins, "turn_ended")
-        self.failed = _compile(plugins, "failed")
+        self.handshake = compiled(plugins, "on_handshake")
+        self.identifies = any(may_answer(gate) for gate in self.handshake)
+        self.auth = compiled(plugins, "on_auth")
+        self.message = compiled(plugins, "on_message")
+        self.control = compiled(plugins, "on_control")
+        self.permission = compiled(plugins, "on_permission")
+        self.content = compiled(plugins, "on_content")
+        self.turn = compiled(plugins, "on_turn")
+        self.dispatch = compiled(plugins, "on_dispatch")
+        self.connected = compiled(plugins, "connected")
+        self.disconnected = compiled(plugins, "disconnected")
+        self.committed = compiled(plugins, "committed")
+        self.turn_ended = compiled(plugins, "turn_ended")
+        self.failed = compiled(plugins, "failed")
         self.actions = collect_actions(plugins, reserved)
         self.routes = collect_routes(plugins)
 
@@ -177,6 +168,35 @@ class Hooks:
             if answer is not None:
                 return self._run_rest(gate, answer, gates[gates.index(gate) + 1 :], value)
         return None
+
+    def run_filters(self, content: Content) -> Awaitable[bytes] | bytes:
+        """Return what is to be said in the end, once each gate has seen what those before it made of it.
+
+        Returns:
+            JSON; where a gate has to be waited for, what must be awaited to have it.
+
+        Raises:
+            BrokerError: a gate refuses, here or where the result is awaited.
+        """
+        for index, gate in enumerate(self.content):
+            answer = self._ask(gate, content)
+            if inspect.isawaitable(answer):
+                return self._filter_rest(index, answer, content)
+            content = self._replace(gate, answer, content)
+        return content.data
+
+    async def _filter_rest(self, index: int, answer: Awaitable[Any], content: Content) -> bytes:
+        content = self._replace(self.content[index], await self._settle(self.content[index], answer, bytes), content)
+        for gate in self.content[index + 1 :]:
+            content = self._replace(gate, await self._settle(gate, self._ask(gate, content), bytes), content)
+        return content.data
+
+    def _replace(self, gate: Bound, answer: Any, content: Content) -> Content:
+        try:
+            data = _checked(answer, bytes)
+            return content if data is None else attrs.evolve(content, data=to_json(data))
+        except Exception as e:
+            raise self.broke(gate.plugin, gate.hook, e) from e
 
     async def permits(self, check: Permission) -> bool:
         """Tell whether the gates let something be done, for a list that leaves out what one may not see.
@@ -271,15 +291,15 @@ class Hooks:
         except BrokerError:
             raise
         except BaseException as e:
-            raise self.broke(action.plugin, where, e) from e
+            raise self.broke(action.plugin, where, e, told=True) from e
         try:
             if inspect.isawaitable(answer):
-                answer = await within(self._acting, answer, name=f"{action.plugin}.{action.name}")
+                answer = await within(action.timeout or self._acting, answer, name=f"{action.plugin}.{action.name}")
             return to_json(answer)
         except BrokerError:
             raise
         except Exception as e:
-            raise self.broke(action.plugin, where, e) from e
+            raise self.broke(action.plugin, where, e, told=True) from e
 
     def trouble(self) -> str | None:
         """Return which plugin cannot do its work now, and why; None if all can."""
@@ -300,13 +320,14 @@ class Hooks:
 
     # -- errors --------------------------------------------------------------------------------------
 
-    def broke(self, plugin: str, where: str, error: BaseException) -> BrokerError:
+    def broke(self, plugin: str, where: str, error: BaseException, *, told: bool = False) -> BrokerError:
         """Log and count a plugin's own error; return what a client is told of it, an id by which to ask us.
 
         Args:
             plugin: whose it is.
             where: what of the plugin failed, such as the hook.
             error: what it raised.
+            told: whether observers of failures are told.
         """
         self._stats.plugin_errors[plugin] += 1
         trace_id = new_id()
@@ -314,6 +335,8 @@ class Hooks:
             self._traces.fail(trace_id, f"plugin {plugin}", f"{type(error).__name__} in {where}")
         log = limited((plugin, where, type(error))).opt(exception=_from_its_own_line(error))
         log.error("plugin {} failed in {}, trace {}", plugin, where, trace_id)  # noqa: PLE1205 - loguru's braces
+        if told:
+            self.observe(self.failed, Failure(f"plugin {plugin}, {where}", error, trace_id))
         if isinstance(error, TimeoutError):
             return BrokerError("timeout", hint=f"trace {trace_id}")
         return BrokerError("internal", hint=f"trace {trace_id}")
@@ -341,20 +364,3 @@ def _from_its_own_line(error: BaseException) -> BaseException:
     while frames is not None and frames.tb_next is not None and frames.tb_frame.f_code.co_filename in _OURS:
         frames = frames.tb_next
     return error.with_traceback(frames)
-
-
-def _may_answer(gate: Bound) -> bool:
-    """Tell whether a gate may answer: all but those whose annotation says that they return None."""
-    try:
-        return inspect.signature(gate.call, eval_str=True).return_annotation is not None
-    except NameError:  # an annotation that names what only a type checker sees
-        return True
-
-
-def _compile(plugins: Sequence[Plugin], hook: str) -> tuple[Bound, ...]:
-    # From the class: an attribute of the instance that happens to be called like a hook is none.
-    return tuple(
-        Bound(plugin.name, hook, getattr(type(plugin), hook).__get__(plugin))
-        for plugin in plugins
-        if hook in overridden(type(plugin))
-    )

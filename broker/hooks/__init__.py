@@ -9,13 +9,17 @@ a plugin imports of ours; docs/plugins.md explains it by example.
 from broker.config.forms import Network
 from broker.config.secret import Secret
 from broker.config.units import ByteRate, Count, Duration, Percent, Positive, Rate, Size
-from broker.hooks.offered import ActionHandler, Broker, Route
+from broker.hooks.offered import ActionHandler, Broker, Context, Event, MessageHandler, Route
 from broker.hooks.plugin import HOOKS, Hook, NoSettings, Plugin
 from broker.hooks.told import (
+    Attempt,
     Auth,
+    Content,
     Control,
+    Degraded,
     Failure,
     Handshake,
+    HandTo,
     Inbound,
     Peer,
     Permission,
@@ -29,17 +33,24 @@ from broker.stats import Histogram, Stats
 __all__ = [
     "HOOKS",
     "ActionHandler",
+    "Attempt",
     "Auth",
     "Broker",
     "ByteRate",
+    "Content",
+    "Context",
     "Control",
     "Count",
+    "Degraded",
     "Duration",
+    "Event",
     "Failure",
+    "HandTo",
     "Handshake",
     "Histogram",
     "Hook",
     "Inbound",
+    "MessageHandler",
     "Network",
     "NoSettings",
     "Peer",

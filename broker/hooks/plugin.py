@@ -9,10 +9,14 @@ import attrs
 
 from broker.hooks.offered import ActionHandler, Broker, Route
 from broker.hooks.told import (
+    Attempt,
     Auth,
+    Content,
     Control,
+    Degraded,
     Failure,
     Handshake,
+    HandTo,
     Inbound,
     Peer,
     Permission,
@@ -45,7 +49,7 @@ class Hook:
 HOOKS: Final[dict[str, Hook]] = {}
 """Every hook by name, in the order in which `Plugin` declares them."""
 
-_PLAIN: Final = frozenset({"on_control", "reload", "trouble"})
+_PLAIN: Final = frozenset({"on_control", "on_dispatch", "reload", "trouble"})
 """Methods that are called where nothing can wait."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -192,8 +196,19 @@ class Plugin:
         """Let somebody do something to a session, a room or a user, or refuse it."""
 
     @_gate
+    def on_content(self, content: Content) -> Awaitable[bytes | None] | bytes | None:
+        """Let pass what somebody says, refuse it, or return JSON that is said instead.
+
+        Each gate is given what the one before it made of it.
+        """
+
+    @_gate
     def on_turn(self, turn: TurnRequest) -> Awaitable[None] | None:
         """Let a turn be accepted or refuse it; nothing of it is written yet."""
+
+    @_gate
+    def on_dispatch(self, attempt: Attempt) -> HandTo | Degraded | None:
+        """Say who gets a turn that its agent has not taken up; None for the usual way. Plain, since nothing waits."""
 
     @_observer
     def connected(self, peer: Peer) -> Awaitable[None] | None:

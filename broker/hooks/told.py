@@ -8,13 +8,18 @@ from typing import Literal
 
 import attrs
 import msgspec
+from attrs.validators import and_, ge, instance_of, le, max_len
 
 from broker.messages import Principal
 
 __all__ = [
+    "Attempt",
     "Auth",
+    "Content",
     "Control",
+    "Degraded",
     "Failure",
+    "HandTo",
     "Handshake",
     "Inbound",
     "Peer",
@@ -96,13 +101,23 @@ class Inbound(msgspec.Struct, frozen=True, gc=False):
 
     Attributes:
         peer: whose; a request of the HTTP API has no connection.
-        action: what it asks for; empty for one that cannot be read.
+        action: what it asks for, whatever its format calls that; empty for one that cannot be read.
         size: its length in bytes, of a request its body's.
+        kind: what its own format calls it, such as `user_feedback`; natively and over HTTP the action.
+        payload: JSON of what the action is given; empty for one that cannot be read. Tokens travel in it.
+        text: the whole message as it came, of a request its body; left out of `repr` likewise.
     """
 
     peer: Peer
     action: str
     size: int
+    kind: str = ""
+    payload: bytes = b""
+    text: bytes = b""
+
+    def __repr__(self) -> str:
+        """Return all but what it says."""
+        return f"Inbound(peer={self.peer!r}, action={self.action!r}, size={self.size}, kind={self.kind!r})"
 
 
 class Control(msgspec.Struct, frozen=True, gc=False):
@@ -134,6 +149,23 @@ class Permission(msgspec.Struct, frozen=True, gc=False):
 
 
 @attrs.frozen
+class Content:
+    """What somebody is about to say to an agent, a session, a room or other clients.
+
+    Attributes:
+        principal: who.
+        operation: how, an action of PROTOCOL 2a such as `turn.start`, also when it is asked for over HTTP.
+        resource: to which session, room or project, by id or name; None where there is none.
+        data: JSON, as the gates before left it; of a turn a string or an array of content blocks.
+    """
+
+    principal: Principal
+    operation: str
+    resource: str | None
+    data: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
 class TurnRequest:
     """A turn that would be accepted next; `content` is JSON, a string or an array of content blocks."""
 
@@ -143,13 +175,60 @@ class TurnRequest:
 
 
 @attrs.frozen
+class Attempt:
+    """A turn that an agent is to be given next, or that one has just refused before it took it up.
+
+    Attributes:
+        session_id: its session.
+        turn_id: its id.
+        agent: the session's agent profile.
+        tried: the profiles that could not take it so far, in order; one that was asked twice stands there twice.
+        code: why the last of them could not, one of PROTOCOL 2b; None if none was asked yet.
+        message: the same for a person.
+        seconds: since the turn was dispatched first; 0 while it waits.
+    """
+
+    session_id: str
+    turn_id: str
+    agent: str
+    tried: tuple[str, ...] = ()
+    code: str | None = None
+    message: str | None = None
+    seconds: float = 0.0
+
+
+@attrs.frozen
+class HandTo:
+    """An answer to an `Attempt`: give the turn to this agent profile, the same again or another.
+
+    Attributes:
+        agent: its name.
+        after: seconds until then, at most an hour; the turn's `start` deadline goes on meanwhile.
+    """
+
+    agent: str
+    after: float = attrs.field(default=0.0, validator=and_(ge(0), le(3600)))
+
+
+@attrs.frozen
+class Degraded:
+    """An answer to an `Attempt`: no agent gets the turn, the broker answers it with this text and says so.
+
+    Attributes:
+        text: what people read; at most 16384 characters.
+    """
+
+    text: str = attrs.field(validator=and_(instance_of(str), max_len(16384)))
+
+
+@attrs.frozen
 class TurnEnded:
     """A turn that has ended, after the record of it became durable.
 
     Attributes:
         session_id: its session.
         turn_id: its id.
-        agent: the profile that was to do it.
+        agent: the profile that had it, or was to have it.
         outcome: one of PROTOCOL section 3.
         seconds: from its acceptance to its end.
     """

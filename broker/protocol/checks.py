@@ -8,10 +8,13 @@ from broker.errors import BrokerError
 from broker.protocol.edge import invalid
 from broker.protocol.payloads import Send
 
-__all__ = ["MAX_BLOCKS", "check_content", "check_name", "check_recipients"]
+__all__ = ["MAX_BLOCKS", "MAX_METADATA", "check_content", "check_metadata", "check_name", "check_recipients"]
 
 MAX_BLOCKS: Final = 1000
 """Blocks that content may have: each is an object wherever it is read, by agents and pages too."""
+
+MAX_METADATA: Final = 16 * 1024
+"""Bytes of JSON that may go with a message: kept with it for ever, and told to all who see it."""
 
 
 def check_name(name: str, field: str) -> None:
@@ -32,6 +35,18 @@ def check_recipients(send: Send) -> None:
     """
     if not send.to.connections and not send.to.users:
         raise BrokerError("invalid_message", "Say whom it is for.", field="$.payload.to", hint="connections or users")
+
+
+def check_metadata(metadata: bytes) -> None:
+    """Refuse what is no object, and more than `MAX_METADATA`.
+
+    Raises:
+        BrokerError: `invalid_message`, `too_large`.
+    """
+    if not metadata.startswith(b"{"):
+        raise BrokerError("invalid_message", "Metadata is an object.", field="$.payload.metadata")
+    if len(metadata) > MAX_METADATA:
+        raise BrokerError("too_large", f"Metadata may have {MAX_METADATA} bytes.", field="$.payload.metadata")
 
 
 class _Block(msgspec.Struct, gc=False):

@@ -1,6 +1,6 @@
 """`broker.v1.json`, the native format (PROTOCOL section 2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 import attrs
@@ -79,6 +79,9 @@ class NativeFormat:
     def encode(self, value: Outgoing) -> bytes:
         """Return the value as one text message."""
         return _ENCODERS[type(value)](value)
+
+    def dialect(self, query: Mapping[str, str]) -> None:
+        """Remember nothing of a connection."""
 
 
 def _response(value: Response) -> bytes:

@@ -1,22 +1,22 @@
 """What connections are told, before any wire format: the values that formats encode."""
 
-from typing import Protocol
+from typing import Any
 
 import attrs
 
 from broker.errors import BrokerError
 from broker.messages import Record
-from broker.protocol.frames import text_frame
 
 __all__ = [
     "Broadcast",
     "CaughtUp",
     "Direct",
+    "Due",
+    "Entered",
     "Failure",
-    "Format",
     "Outgoing",
-    "Parcel",
     "Request",
+    "RequestId",
     "Response",
     "Restarting",
     "RoomEvent",
@@ -28,6 +28,13 @@ __all__ = [
 ]
 
 
+RequestId = Any
+"""What a format wants back with the answer: natively the client's id, elsewhere whatever it takes to word the answer.
+
+Its `str` is the client's own id, for the log.
+"""
+
+
 @attrs.define(eq=False)
 class Request:
     """What a client asked for, after its format was taken off.
@@ -35,17 +42,22 @@ class Request:
     Attributes:
         action: a name of PROTOCOL 2a, or a plugin's.
         payload: JSON, as it came; left out of `repr`, since a token may stand in it.
-        id: the client's own id of the request; None if it wants no response.
+        id: comes back with the answer; None if no answer is wanted but an error's.
+        kind: what the format itself calls such a message, where that is not the action. A handler registered under
+            that name is asked in the action's place.
+        text: the whole message; empty for what a format asks for by itself.
     """
 
     action: str
     payload: bytes = attrs.field(repr=False)
-    id: str | None = None
+    id: RequestId | None = None
+    kind: str = ""
+    text: bytes = attrs.field(default=b"", repr=False)
 
 
 @attrs.define
 class Welcome:
-    """The first message on every connection."""
+    """The first message on every connection; of one that has still to say who it is, before it has."""
 
     connection_id: str
     user: str | None
@@ -56,11 +68,23 @@ class Welcome:
     max_message_bytes: int
 
 
+@attrs.define
+class Entered:
+    """It is known who is at the other end, and so there is something that it may do."""
+
+
+@attrs.define
+class Due:
+    """A time is over that was asked to be told of; see `broker.protocol.dialect.Later`."""
+
+    token: Any
+
+
 @attrs.define(eq=False)
 class Response:
     """A request was done; `data` is JSON."""
 
-    id: str
+    id: RequestId
     data: bytes
 
 
@@ -68,7 +92,7 @@ class Response:
 class Failure:
     """A request was refused; `id` is None where it had none, or where none could be read."""
 
-    id: str | None
+    id: RequestId | None
     error: BrokerError
 
 
@@ -161,54 +185,3 @@ Outgoing = (
     | Broadcast
     | Direct
 )
-
-
-class Format(Protocol):
-    """One wire format: bytes to requests, values to bytes. Pure, shared by all connections that speak it."""
-
-    name: str
-
-    def decode(self, text: bytes) -> Request:
-        """Read a client's message.
-
-        Raises:
-            BrokerError: `invalid_json` or `invalid_message`.
-        """
-
-    def salvage_id(self, text: bytes) -> str | None:
-        """Return the id of a message that was refused, if one can be read, so that the error can name it."""
-
-    def encode(self, value: Outgoing) -> bytes:
-        """Return the value as one text message."""
-
-
-class Parcel:
-    """Values for many connections, encoded once per format and framed once (PROTOCOL P7, ARCHITECTURE section 4)."""
-
-    __slots__ = ("_bits", "_frames", "_others", "_wire", "items")
-
-    def __init__(self, items: tuple[Outgoing, ...]) -> None:
-        self.items = items
-        self._wire: Format | None = None  # what was asked for last, which is nearly always what is asked for next
-        self._bits = 0
-        self._frames = b""
-        self._others: dict[tuple[str, int], bytes] = {}
-
-    @property
-    def turns(self) -> set[str]:
-        """The turns that it tells of."""
-        records = [item.record for item in self.items if isinstance(item, SessionRecord)]
-        return {record.turn_id for record in records if record.turn_id is not None}
-
-    def frames(self, wire: Format, window_bits: int) -> bytes:
-        """Return the parcel's messages as WebSocket frames, one after the other."""
-        if wire is self._wire and window_bits == self._bits:
-            return self._frames
-        key = (wire.name, window_bits)
-        frames = self._others.get(key)
-        if frames is None:
-            encode = wire.encode
-            frames = b"".join([text_frame(encode(item), window_bits) for item in self.items])
-            self._others[key] = frames
-        self._wire, self._bits, self._frames = wire, window_bits, frames
-        return frames

@@ -13,6 +13,7 @@ import msgspec
 from broker.protocol.edge import invalid
 
 __all__ = [
+    "NO_OBJECT",
     "Answer",
     "Attach",
     "Auth",
@@ -25,6 +26,7 @@ __all__ = [
     "Join",
     "Listing",
     "Named",
+    "Open",
     "Publish",
     "RoomHistory",
     "RoomNamed",
@@ -65,18 +67,40 @@ Content = Annotated[
 ]
 """Kept as it came; what it has to be is looked at by `broker.protocol.checks`."""
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+Metadata = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
+"""Kept as it came too; looked at by `broker.protocol.checks`."""
 _NULL: Final = msgspec.Raw(b"null")
+NO_OBJECT: Final = msgspec.Raw(b"{}")
 
 
 @attrs.define
 class Create:
-    """`session.create`."""
+    """`session.create`; one that is `ephemeral` is closed when the connection ends that made it."""
 
     workspace_dir: str | None = None
     agent: str | None = None
     title: Title | None = None
     variables: dict[str, Any] = attrs.Factory(dict)
     session_id: OwnId | None = None
+    ephemeral: bool = False
+
+
+@attrs.define
+class Open:
+    """`session.open`: attach to a session, made with the rest of this if there is none of that id yet."""
+
+    session_id: OwnId
+    after_seq: After = 0
+    epoch: str | None = None
+    workspace_dir: str | None = None
+    agent: str | None = None
+    title: Title | None = None
+    variables: dict[str, Any] = attrs.Factory(dict)
+
+    @property
+    def creation(self) -> Create:
+        """What it is made with."""
+        return Create(self.workspace_dir, self.agent, self.title, self.variables, self.session_id)
 
 
 @attrs.define
@@ -156,13 +180,17 @@ class Configure:
 
 @attrs.define
 class Start:
-    """`turn.start`; the content is text, or an array of content blocks, and not empty."""
+    """`turn.start`; the content is text, or an array of content blocks, and not empty.
+
+    The metadata is an object of at most 16 KiB, kept word for word with the message for all who see it.
+    """
 
     session_id: Id
     client_msg_id: Id
     content: Content
     if_busy: Literal["queue", "reject", "interrupt"] = "queue"
     retry_of: Id | None = None
+    metadata: Metadata = NO_OBJECT
 
 
 @attrs.define
@@ -201,11 +229,12 @@ class Answer:
 
 @attrs.define
 class Join:
-    """`room.join`."""
+    """`room.join`; with `events` only those of these names are told."""
 
     room: RoomName
     after_seq: After | None = None
     epoch: str | None = None
+    events: Annotated[list[EventName], msgspec.Meta(min_length=1, max_length=64)] | None = None
 
 
 @attrs.define
@@ -252,7 +281,7 @@ class Send:
 _DECODERS: Final[dict[type, msgspec.json.Decoder[Any]]] = {
     cls: msgspec.json.Decoder(cls)
     for cls in (
-        *(Auth, Trace, Create, Attach, Named, Listing, History, Update, Share, Configure),
+        *(Auth, Trace, Create, Open, Attach, Named, Listing, History, Update, Share, Configure),
         *(Start, Edit, Drop, Cancel, Answer),
         *(Join, RoomNamed, Publish, RoomHistory, Send),
     )

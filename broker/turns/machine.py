@@ -59,6 +59,7 @@ class TurnMachine(Lane):
         if_busy: IfBusy,
         now: float,
         retry_of: str | None = None,
+        metadata: bytes = b"{}",
     ) -> Accepted:
         """Accept a turn, or recognise one that was accepted before (P4).
 
@@ -69,6 +70,7 @@ class TurnMachine(Lane):
             if_busy: what to do while another turn runs or waits.
             now: the time.
             retry_of: an ended turn that is tried again.
+            metadata: a JSON object that is kept with the message.
 
         Raises:
             BrokerError: `conflict`, `not_found`, `busy` or `queue_full`; nothing has changed then.
@@ -82,7 +84,7 @@ class TurnMachine(Lane):
             self._ledger.check_retry(retry_of)
         turn = Turn(self._session_id, new_id(), 0, user, client_msg_id, digest, content)
         turn.retry_of, turn.accepted_at = retry_of, now
-        turn.seq = self._write_message("user.message", turn)
+        turn.seq = self._write_message("user.message", turn, metadata)
         self._ledger.add(turn)
         self._start(turn, interrupts=if_busy == "interrupt", now=now)
         return Accepted(turn.turn_id, turn.seq, turn.state, duplicate=False)
@@ -188,7 +190,7 @@ class TurnMachine(Lane):
         if self._waiting.full:
             raise BrokerError("queue_full", f"{len(self._waiting)} turns are waiting already.", retry_after=1.0)
 
-    def _write_message(self, kind: str, turn: Turn) -> int:
+    def _write_message(self, kind: str, turn: Turn, metadata: bytes = b"{}") -> int:
         message: dict[str, Any] = {
             "message_id": turn.turn_id,
             "role": "user",
@@ -198,6 +200,8 @@ class TurnMachine(Lane):
         }
         if turn.retry_of is not None:
             message["retry_of"] = turn.retry_of
+        if metadata != b"{}":
+            message["metadata"] = msgspec.Raw(metadata)
         return self._out.write(kind, _encode(message), turn.turn_id)
 
     def _abandon(self, turn: Turn, leftovers: Leftovers) -> None:

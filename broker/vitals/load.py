@@ -10,7 +10,7 @@ from broker.errors import BrokerError
 
 __all__ = ["GUARDED", "Load"]
 
-STARTS: Final = frozenset({"session.create", "turn.start"})
+STARTS: Final = frozenset({"session.create", "session.open", "turn.start"})
 """What a broker that is about to stop does not begin."""
 GROWS: Final = STARTS | {"connect", "room.join", "session.attach"}
 """What takes memory for as long as it is there."""

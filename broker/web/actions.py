@@ -7,16 +7,18 @@ from typing import Any, Final
 import attrs
 
 from broker import operations as ops
-from broker.actors.requests import CreateSession, SendTo, ToAll
+from broker.actors.requests import CreateSession, OpenSession, SendTo, ToAll
 from broker.clock import rfc3339
 from broker.errors import BrokerError
 from broker.hooks import Permission
 from broker.ids import new_id
 from broker.messages import Principal, SessionRow
 from broker.protocol import payloads
-from broker.protocol.checks import check_content, check_name, check_recipients
+from broker.protocol.checks import check_content, check_metadata, check_name, check_recipients
+from broker.protocol.outgoing import RequestId
 from broker.sessions import check_workspace
 from broker.web.caller import ActionRow, Caller
+from broker.web.content import SAYS
 from broker.web.login import FollowReply, authenticate
 from broker.web.services import Services, to_json
 from broker.web.tracing import TurnReply, shown, trace_data
@@ -32,7 +34,7 @@ from broker.web.views import (
 __all__ = ["ACTIONS", "new_session"]
 
 ACTIONS: Final[dict[str, ActionRow]] = {}
-Run = Callable[[Caller, Any, str | None], Awaitable[None] | None]
+Run = Callable[[Caller, Any, RequestId | None], Awaitable[None] | None]
 
 
 def _action(
@@ -50,7 +52,7 @@ def _action(
     def enter(run: Run) -> Run:
         decode = bytes if payload is None else partial(payloads.decode, payload)
         about = (lambda _: None) if resource is None else (lambda value: getattr(value, resource))
-        ACTIONS[name] = ActionRow(name, run, decode, about, free)
+        ACTIONS[name] = ActionRow(name, run, decode, about, free, SAYS.get(name))
         return run
 
     return enter
@@ -60,12 +62,12 @@ def _action(
 
 
 @_action("ping", free=True)
-def _ping(caller: Caller, _: bytes, request_id: str | None) -> None:
+def _ping(caller: Caller, _: bytes, request_id: RequestId | None) -> None:
     caller.respond(request_id, to_json({"at": rfc3339(caller.services.clock.now())}))
 
 
 @_action("echo")
-def _echo(caller: Caller, payload: bytes, request_id: str | None) -> None:
+def _echo(caller: Caller, payload: bytes, request_id: RequestId | None) -> None:
     caller.respond(request_id, payload)
 
 
@@ -74,34 +76,34 @@ def _delivered(count: int) -> bytes:
 
 
 @_action("broadcast")
-def _broadcast(caller: Caller, payload: bytes, request_id: str | None) -> None:
+def _broadcast(caller: Caller, payload: bytes, request_id: RequestId | None) -> None:
     caller.to_registry(ToAll(caller.sender, payload), request_id, _delivered)
 
 
 @_action("send", payloads.Send)
-def _send(caller: Caller, send: payloads.Send, request_id: str | None) -> None:
+def _send(caller: Caller, send: payloads.Send, request_id: RequestId | None) -> None:
     check_recipients(send)
     targets = SendTo(tuple(send.to.connections), tuple(send.to.users), caller.sender, bytes(send.data))
     caller.to_registry(targets, request_id, _delivered)
 
 
 @_action("get_connections", payloads.Listing)
-def _get_connections(caller: Caller, listing: payloads.Listing, request_id: str | None) -> None:
+def _get_connections(caller: Caller, listing: payloads.Listing, request_id: RequestId | None) -> None:
     asked = ask_for_connections(caller.peer.principal, listing)
     caller.to_registry(asked, request_id, lambda found: to_json(page_of_connections(found, listing)))
 
 
 @_action("auth", payloads.Auth, free=True)
-async def _auth(caller: Caller, auth: payloads.Auth, request_id: str | None) -> None:
+async def _auth(caller: Caller, auth: payloads.Auth, request_id: RequestId | None) -> None:
     await authenticate(caller, auth.token, request_id)
 
 
 @_action("trace", payloads.Trace, "id")
-def _trace(caller: Caller, trace: payloads.Trace, request_id: str | None) -> Awaitable[None]:
+def _trace(caller: Caller, trace: payloads.Trace, request_id: RequestId | None) -> Awaitable[None]:
     return _tell_trace(caller, trace.id, caller.peer.principal, request_id)
 
 
-async def _tell_trace(caller: Caller, trace_id: str, by: Principal, request_id: str | None) -> None:
+async def _tell_trace(caller: Caller, trace_id: str, by: Principal, request_id: RequestId | None) -> None:
     found = await shown(caller.services, trace_id, by)
     caller.respond(request_id, to_json(trace_data(found, trace_id)))
 
@@ -136,7 +138,7 @@ def new_session(services: Services, create: payloads.Create, by: Principal) -> S
 
 
 @_action("session.create", payloads.Create, "session_id")
-def _session_create(caller: Caller, create: payloads.Create, request_id: str | None) -> Awaitable[None] | None:
+def _session_create(caller: Caller, create: payloads.Create, request_id: RequestId | None) -> Awaitable[None] | None:
     """Make a session, and attach its creator if that one may: the right to create is not the right to see."""
     caller.may_follow()
     by, hooks = caller.peer.principal, caller.services.hooks
@@ -162,55 +164,72 @@ async def _create_when(waiting: Awaitable[None], caller: Caller, creation: Creat
     caller.services.registry.request(creation, reply)
 
 
+@_action("session.open", payloads.Open, "session_id")
+async def _session_open(caller: Caller, wanted: payloads.Open, request_id: RequestId | None) -> None:
+    """Attach to a session, and make it if there is none and that one may: the right to see is not that to create."""
+    caller.may_follow()
+    by = caller.peer.principal
+    opening = ops.Open(by, caller.ref, wanted.after_seq, wanted.epoch)
+    reply = FollowReply(caller, request_id)
+    if not await caller.services.hooks.permits(Permission(by, "session.create", wanted.session_id)):
+        attach = ops.Attach(by, caller.ref, wanted.after_seq, wanted.epoch)
+        caller.hand_to_session(wanted.session_id, attach, reply)
+        return
+    row = new_session(caller.services, wanted.creation, by)
+    caller.services.registry.request(OpenSession(row, opening), reply)
+
+
 @_action("session.attach", payloads.Attach, "session_id")
-def _session_attach(caller: Caller, attach: payloads.Attach, request_id: str | None) -> None:
+def _session_attach(caller: Caller, attach: payloads.Attach, request_id: RequestId | None) -> None:
     caller.may_follow()
     operation = ops.Attach(caller.peer.principal, caller.ref, attach.after_seq, attach.epoch)
     caller.hand_to_session(attach.session_id, operation, FollowReply(caller, request_id))
 
 
 @_action("session.detach", payloads.Named, "session_id")
-def _session_detach(caller: Caller, named: payloads.Named, request_id: str | None) -> None:
+def _session_detach(caller: Caller, named: payloads.Named, request_id: RequestId | None) -> None:
     caller.to_session(named.session_id, ops.Detach(caller.peer.principal, caller.ref), request_id)
 
 
 @_action("session.close", payloads.Named, "session_id")
-def _session_close(caller: Caller, named: payloads.Named, request_id: str | None) -> None:
+def _session_close(caller: Caller, named: payloads.Named, request_id: RequestId | None) -> None:
     caller.to_session(named.session_id, ops.Close(caller.peer.principal), request_id)
 
 
 @_action("session.delete", payloads.Named, "session_id")
-def _session_delete(caller: Caller, named: payloads.Named, request_id: str | None) -> None:
+def _session_delete(caller: Caller, named: payloads.Named, request_id: RequestId | None) -> None:
     caller.to_session(named.session_id, ops.Delete(caller.peer.principal), request_id)
 
 
 @_action("session.list", payloads.Listing)
-async def _session_list(caller: Caller, listing: payloads.Listing, request_id: str | None) -> None:
+async def _session_list(caller: Caller, listing: payloads.Listing, request_id: RequestId | None) -> None:
     caller.respond(request_id, to_json(await list_sessions(caller.services, caller.peer.principal, listing)))
 
 
 @_action("session.history", payloads.History, "session_id")
-async def _session_history(caller: Caller, history: payloads.History, request_id: str | None) -> None:
+async def _session_history(caller: Caller, history: payloads.History, request_id: RequestId | None) -> None:
     """Read the log; awaited, as all that reads much, so that it counts among what waits for this connection (P7)."""
     operation = ops.History(caller.peer.principal, history.before_seq, history.limit, history.kind)
-    encode = encode_messages if history.kind == "messages" else encode_records
-    caller.respond(request_id, encode(await caller.services.ask_session(history.session_id, operation)))
+    records = await caller.services.ask_session(history.session_id, operation)
+    messages = history.kind == "messages"
+    page = encode_messages(records) if messages else encode_records(records, caller.peer.principal)
+    caller.respond(request_id, page)
 
 
 @_action("session.update", payloads.Update, "session_id")
-def _session_update(caller: Caller, update: payloads.Update, request_id: str | None) -> None:
+def _session_update(caller: Caller, update: payloads.Update, request_id: RequestId | None) -> None:
     operation = ops.Update(caller.peer.principal, update.title, update.variables)
     caller.to_session(update.session_id, operation, request_id)
 
 
 @_action("session.share", payloads.Share, "session_id")
-def _session_share(caller: Caller, share: payloads.Share, request_id: str | None) -> None:
+def _session_share(caller: Caller, share: payloads.Share, request_id: RequestId | None) -> None:
     check_name(share.user, "$.payload.user")
     caller.to_session(share.session_id, ops.Share(caller.peer.principal, share.user, share.role), request_id)
 
 
 @_action("session.configure", payloads.Configure, "session_id")
-def _session_configure(caller: Caller, configure: payloads.Configure, request_id: str | None) -> None:
+def _session_configure(caller: Caller, configure: payloads.Configure, request_id: RequestId | None) -> None:
     if configure.mode is None and not configure.options:
         raise BrokerError("invalid_message", "Say what is to change.", field="$.payload", hint="mode or options")
     operation = ops.Configure(caller.peer.principal, configure.mode, configure.options)
@@ -221,33 +240,35 @@ def _session_configure(caller: Caller, configure: payloads.Configure, request_id
 
 
 @_action("turn.start", payloads.Start, "session_id")
-def _turn_start(caller: Caller, start: payloads.Start, request_id: str | None) -> None:
-    content = bytes(start.content)
+def _turn_start(caller: Caller, start: payloads.Start, request_id: RequestId | None) -> None:
+    content, metadata = bytes(start.content), bytes(start.metadata)
     check_content(content)
-    operation = ops.Start(caller.peer.principal, start.client_msg_id, content, start.if_busy, start.retry_of)
+    check_metadata(metadata)
+    by = caller.peer.principal
+    operation = ops.Start(by, start.client_msg_id, content, start.if_busy, start.retry_of, metadata)
     reply = TurnReply(caller.reply(request_id), caller.ref, caller.services.traces, start, caller.peer.principal.user)
     caller.hand_to_session(start.session_id, operation, reply)
 
 
 @_action("turn.edit", payloads.Edit, "session_id")
-def _turn_edit(caller: Caller, edit: payloads.Edit, request_id: str | None) -> None:
+def _turn_edit(caller: Caller, edit: payloads.Edit, request_id: RequestId | None) -> None:
     content = bytes(edit.content)
     check_content(content)
     caller.to_session(edit.session_id, ops.Edit(caller.peer.principal, edit.turn_id, content), request_id)
 
 
 @_action("turn.drop", payloads.Drop, "session_id")
-def _turn_drop(caller: Caller, drop: payloads.Drop, request_id: str | None) -> None:
+def _turn_drop(caller: Caller, drop: payloads.Drop, request_id: RequestId | None) -> None:
     caller.to_session(drop.session_id, ops.Drop(caller.peer.principal, drop.turn_id), request_id)
 
 
 @_action("turn.cancel", payloads.Cancel, "session_id")
-def _turn_cancel(caller: Caller, cancel: payloads.Cancel, request_id: str | None) -> None:
+def _turn_cancel(caller: Caller, cancel: payloads.Cancel, request_id: RequestId | None) -> None:
     caller.to_session(cancel.session_id, ops.Cancel(caller.peer.principal, cancel.turn_id), request_id)
 
 
 @_action("approval.answer", payloads.Answer, "session_id")
-def _approval_answer(caller: Caller, answer: payloads.Answer, request_id: str | None) -> None:
+def _approval_answer(caller: Caller, answer: payloads.Answer, request_id: RequestId | None) -> None:
     operation = ops.Answer(caller.peer.principal, answer.approval_id, answer.option_id)
     caller.to_session(answer.session_id, operation, request_id)
 
@@ -256,22 +277,23 @@ def _approval_answer(caller: Caller, answer: payloads.Answer, request_id: str | 
 
 
 @_action("room.join", payloads.Join, "room")
-def _room_join(caller: Caller, join: payloads.Join, request_id: str | None) -> None:
+def _room_join(caller: Caller, join: payloads.Join, request_id: RequestId | None) -> None:
     check_name(join.room, "$.payload.room")
     caller.may_follow()
     peer = caller.peer
-    operation = ops.Join(peer.principal, caller.ref, peer.connection_id, join.after_seq, join.epoch)
+    events = None if join.events is None else frozenset(join.events)
+    operation = ops.Join(peer.principal, caller.ref, peer.connection_id, join.after_seq, join.epoch, events)
     caller.hand_to_room(join.room, operation, FollowReply(caller, request_id))
 
 
 @_action("room.leave", payloads.RoomNamed, "room")
-def _room_leave(caller: Caller, named: payloads.RoomNamed, request_id: str | None) -> None:
+def _room_leave(caller: Caller, named: payloads.RoomNamed, request_id: RequestId | None) -> None:
     check_name(named.room, "$.payload.room")
     caller.to_room(named.room, ops.Leave(caller.peer.principal, caller.ref), request_id)
 
 
 @_action("room.publish", payloads.Publish, "room")
-def _room_publish(caller: Caller, publish: payloads.Publish, request_id: str | None) -> None:
+def _room_publish(caller: Caller, publish: payloads.Publish, request_id: RequestId | None) -> None:
     check_name(publish.room, "$.payload.room")
     check_name(publish.event, "$.payload.event")
     operation = ops.Publish(caller.peer.principal, caller.sender, publish.event, bytes(publish.data))
@@ -279,13 +301,13 @@ def _room_publish(caller: Caller, publish: payloads.Publish, request_id: str | N
 
 
 @_action("room.presence", payloads.RoomNamed, "room")
-def _room_presence(caller: Caller, named: payloads.RoomNamed, request_id: str | None) -> None:
+def _room_presence(caller: Caller, named: payloads.RoomNamed, request_id: RequestId | None) -> None:
     check_name(named.room, "$.payload.room")
     caller.to_room(named.room, ops.Presence(caller.peer.principal), request_id)
 
 
 @_action("room.history", payloads.RoomHistory, "room")
-async def _room_history(caller: Caller, history: payloads.RoomHistory, request_id: str | None) -> None:
+async def _room_history(caller: Caller, history: payloads.RoomHistory, request_id: RequestId | None) -> None:
     check_name(history.room, "$.payload.room")
     operation = ops.RoomHistory(caller.peer.principal, history.before_seq, history.limit)
     caller.respond(request_id, encode_events(await caller.services.ask_room(history.room, operation)))

@@ -46,7 +46,7 @@ class _Guest:
 
 def add_agent_door(app: web.Application) -> None:
     """Let agents in at `/agent`, and send them away when the server stops."""
-    app.router.add_get("/agent", _agent_socket, allow_head=False)
+    app.router.add_get("/agent", _agent_socket, name="agent", allow_head=False)
     app.on_shutdown.append(_send_away)
 
 

@@ -25,7 +25,8 @@ def make_web_app(services: Services) -> web.Application:
     beat = services.settings.heartbeat  # a peer that is that silent is given up too
     app[UNFINISHED] = Deadlines(beat.interval + beat.timeout, services.clock)
     app.on_response_prepare.append(_sign)
-    app.router.add_get("/ws", client_socket, allow_head=False)
+    app.router.add_get("/ws", client_socket, name="ws", allow_head=False)
+    app.router.add_get("/ws/{format}", client_socket, name="ws.format", allow_head=False)
     add_agent_door(app)
     add_routes(app)
     mount(app, services)

@@ -6,7 +6,8 @@ from typing import Any, Final, NoReturn
 
 import attrs
 
-from broker.actors.connection import Connection, Hang
+from broker.actors.connection import Connection
+from broker.actors.connection_mail import Hang
 from broker.actors.futures import ReplyTo
 from broker.actors.ref import LoopRef
 from broker.actors.reply import SocketReply
@@ -14,12 +15,14 @@ from broker.actors.requests import ToRoom, ToSession
 from broker.clock import Timer
 from broker.errors import BrokerError, CloseCode
 from broker.extensions.offers import Action
-from broker.hooks import Inbound, Peer, Permission, TurnRequest
-from broker.protocol.outgoing import Format, Request, Response
+from broker.hooks import Content, Inbound, Peer, Permission, TurnRequest
+from broker.protocol.dialect import Ear
+from broker.protocol.outgoing import Request, RequestId, Response
 from broker.protocol.payloads import Edit, Start, decode
 from broker.tasks import spawn
 from broker.vitals.load import GUARDED
 from broker.web.admission import Guest
+from broker.web.content import Said
 from broker.web.identity import ending
 from broker.web.reader import Reader
 from broker.web.refusal import GOOD_BYE_SECONDS
@@ -50,13 +53,15 @@ class ActionRow:
         decode: makes the payload of JSON.
         resource: tells what it is about, for the permission gates.
         free: whether everybody may do it who is let in, so that the permission gates are not asked.
+        says: tells what somebody says with it, for the content gates; None where nothing is said.
     """
 
     name: str
-    run: Callable[["Caller", Any, str | None], Awaitable[None] | None]
+    run: Callable[["Caller", Any, RequestId | None], Awaitable[None] | None]
     decode: Callable[[bytes], Any]
     resource: Callable[[Any], str | None]
     free: bool = False
+    says: Said | None = None
 
 
 class Caller:
@@ -66,7 +71,7 @@ class Caller:
         services: the broker's parts.
         actions: the broker's own actions by name.
         peer: who it is.
-        wire: the format it speaks.
+        ear: reads its messages.
         ref: its connection, where answers go.
         guest: how it is counted until it is known who it is; None if it is not.
 
@@ -78,7 +83,7 @@ class Caller:
     """
 
     __slots__ = (
-        *("_actions", "_errors", "_errors_since", "_waiting", "_wire"),
+        *("_actions", "_ear", "_errors", "_errors_since", "_waiting"),
         *("authenticating", "deadline", "guest", "peer", "reader", "ref", "sender", "services"),
     )
 
@@ -87,7 +92,7 @@ class Caller:
         services: Services,
         actions: dict[str, ActionRow],
         peer: Peer,
-        wire: Format,
+        ear: Ear,
         ref: LoopRef[Connection],
         guest: Guest | None = None,
     ) -> None:
@@ -99,7 +104,7 @@ class Caller:
         self.reader: Reader | None = None
         self.become(peer)
         self._actions = actions
-        self._wire = wire
+        self._ear = ear
         self._waiting = 0
         self._errors = 0
         self._errors_since = 0.0
@@ -115,15 +120,17 @@ class Caller:
         services.stats.messages_in += 1
         services.stats.bytes_in += len(text)
         try:
-            request = self._wire.decode(text)
+            request = self._ear.decode(text)
         except BrokerError as e:
             self._take_rubbish(text, e)
             return
+        request.text = text
         try:
             if self.deadline is not None:
                 self._check_first(request)
             if services.hooks.message:
-                inbound = Inbound(self.peer, request.action, len(text))
+                action = request.action
+                inbound = Inbound(self.peer, action, len(text), request.kind or action, request.payload, text)
                 waiting = services.hooks.run_gates(services.hooks.message, inbound)
                 if waiting is not None:
                     self._later(_then(waiting, self._act, request), request)
@@ -132,7 +139,16 @@ class Caller:
         except Exception as e:  # noqa: BLE001 - one client's message must not end anything but itself
             self._refuse(request, e)
 
-    def refuse(self, request_id: str | None, error: BaseException) -> None:
+    def ask(self, request: Request) -> None:
+        """Ask for what the client's format wants next, in its name; the gates for messages saw what it began with."""
+        try:
+            if self.deadline is not None:
+                self._check_first(request)
+            self._act(request)
+        except Exception as e:  # noqa: BLE001 - as in take
+            self._refuse(request, e)
+
+    def refuse(self, request_id: RequestId | None, error: BaseException) -> None:
         """Tell the client that its request was refused, and why."""
         if self.ref.actor_stopped.is_set():
             return
@@ -158,12 +174,12 @@ class Caller:
 
     # -- for the actions ----------------------------------------------------------------------------
 
-    def respond(self, request_id: str | None, data: bytes) -> None:
+    def respond(self, request_id: RequestId | None, data: bytes) -> None:
         """Send a response; `data` is JSON."""
         if request_id is not None and not self.ref.actor_stopped.is_set():
             self.ref.tell(Response(request_id, data), urgent=True)
 
-    def reply(self, request_id: str | None, encode: Encode = to_json) -> SocketReply:
+    def reply(self, request_id: RequestId | None, encode: Encode = to_json) -> SocketReply:
         """Return where an actor's answer to a request goes."""
         return SocketReply(self.ref, request_id, encode, self.services.failure)
 
@@ -177,7 +193,9 @@ class Caller:
         if connection is not None and len(connection.followed()) >= FOLLOWED:
             raise BrokerError("overloaded", f"One connection follows at most {FOLLOWED} sessions and rooms.")
 
-    def to_session(self, session_id: str, operation: Any, request_id: str | None, encode: Encode = to_json) -> None:
+    def to_session(
+        self, session_id: str, operation: Any, request_id: RequestId | None, encode: Encode = to_json
+    ) -> None:
         """Hand an operation to a session: directly if this connection follows it, else by the registry."""
         self.hand_to_session(session_id, operation, self.reply(request_id, encode))
 
@@ -187,7 +205,7 @@ class Caller:
         message = ToSession(session_id, operation) if place is None else operation
         (place or self.services.registry).request(message, reply_to)
 
-    def to_room(self, room: str, operation: Any, request_id: str | None, encode: Encode = to_json) -> None:
+    def to_room(self, room: str, operation: Any, request_id: RequestId | None, encode: Encode = to_json) -> None:
         """Hand an operation to a room; as `to_session`."""
         self.hand_to_room(room, operation, self.reply(request_id, encode))
 
@@ -197,7 +215,7 @@ class Caller:
         message = ToRoom(room, operation) if place is None else operation
         (place or self.services.registry).request(message, reply_to)
 
-    def to_registry(self, message: Any, request_id: str | None, encode: Encode = to_json) -> None:
+    def to_registry(self, message: Any, request_id: RequestId | None, encode: Encode = to_json) -> None:
         """Ask the registry."""
         self.services.registry.request(message, self.reply(request_id, encode))
 
@@ -210,9 +228,9 @@ class Caller:
 
     def _take_rubbish(self, text: bytes, error: BrokerError) -> None:
         """Refuse what cannot be read, if the gates for messages do not: it has cost as much as any message."""
-        request, hooks = Request("", b"", self._wire.salvage_id(text)), self.services.hooks
+        request, hooks = Request("", b"", self._ear.salvage_id(text)), self.services.hooks
         try:
-            waiting = hooks.run_gates(hooks.message, Inbound(self.peer, "", len(text)))
+            waiting = hooks.run_gates(hooks.message, Inbound(self.peer, "", len(text), text=text))
             if waiting is None:
                 _raise(error)
             self._later(_then(waiting, _raise, error), request)
@@ -226,7 +244,7 @@ class Caller:
 
     def _act(self, request: Request) -> None:
         row = self._actions.get(request.action)
-        if row is None:
+        if row is None or (request.kind and request.kind in self.services.hooks.actions):
             self._act_by_plugin(request)
             return
         payload = row.decode(request.payload)
@@ -246,6 +264,25 @@ class Caller:
         self._permitted(row, payload, request)
 
     def _permitted(self, row: ActionRow, payload: Any, request: Request) -> None:
+        hooks = self.services.hooks
+        if hooks.content and row.says is not None:
+            said = row.says.of(payload)
+            filtered = hooks.run_filters(Content(self.peer.principal, row.name, row.resource(payload), said))
+            if not isinstance(filtered, bytes):
+                self._later(self._filtered(filtered, row, payload, request), request)
+                return
+            if filtered is not said:
+                payload = row.says.instead(payload, filtered)
+        self._approved(row, payload, request)
+
+    async def _filtered(self, waiting: Awaitable[bytes], row: ActionRow, payload: Any, request: Request) -> None:
+        judged = self.peer.principal
+        said = await waiting
+        if row.says is not None:
+            payload = row.says.instead(payload, said)
+        (self._approved if self.peer.principal is judged else self._judge)(row, payload, request)
+
+    def _approved(self, row: ActionRow, payload: Any, request: Request) -> None:
         hooks = self.services.hooks
         if hooks.turn and isinstance(payload, SPEAKING):
             asked = TurnRequest(payload.session_id, self.peer.principal, bytes(payload.content))
@@ -272,7 +309,8 @@ class Caller:
             self._later(work, request)
 
     def _act_by_plugin(self, request: Request) -> None:
-        action = self.services.hooks.actions.get(request.action)
+        actions = self.services.hooks.actions
+        action = actions.get(request.kind or request.action) or actions.get(request.action)
         if action is None:
             raise BrokerError("unknown_action", f"unknown action: {request.action[:128]}")
         self._later(self._answer_by_plugin(action, request), request)
@@ -282,10 +320,11 @@ class Caller:
         judged = None
         while self.peer.principal is not judged:  # as in _once
             judged = self.peer.principal
-            waiting = hooks.run_gates(hooks.permission, Permission(judged, request.action))
+            waiting = hooks.run_gates(hooks.permission, Permission(judged, action.name))
             if waiting is not None:
                 await waiting
-        self.respond(request.id, await hooks.act(action, self.peer, request.payload))
+        payload = request.text if action.whole else request.payload
+        self.respond(request.id, await hooks.act(action, self.peer, payload))
 
     def _later(self, work: Awaitable[None], request: Request) -> None:
         """See a request through that has to wait; only so many of one connection at a time (P7)."""

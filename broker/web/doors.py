@@ -21,8 +21,8 @@ from broker.web.services import SERVICES
 
 __all__ = ["check_host", "check_origin", "check_page", "choose_protocol", "doors", "guest_of", "is_loopback", "names"]
 
-SOCKETS: Final = frozenset({"/agent", "/ws"})
-"""Where a connection becomes a socket, and stays."""
+SOCKETS: Final = frozenset({"agent", "ws", "ws.format"})
+"""The names of the routes where a connection becomes a socket, and stays."""
 IDENTITY: Final = "identity"
 """The content coding of what is not packed (RFC 9110 section 8.4.1)."""
 _GUEST: Final = web.RequestKey("_GUEST", Guest)
@@ -46,7 +46,7 @@ async def doors(request: web.Request, handler: Handler) -> web.StreamResponse:
             request[_GUEST] = guest
         _check(request, line, guest)
     except BrokerError as e:
-        if request.path in SOCKETS:
+        if _is_socket(request):
             services.stats.handshakes[e.code] += 1
         response = problem_of(services, e)
     else:
@@ -71,9 +71,13 @@ def _past_proxies(request: web.Request, proxies: Proxies) -> web.Request:
     return request.clone(remote=client, scheme=scheme or request.scheme)
 
 
+def _is_socket(request: web.Request) -> bool:
+    return request.match_info.route.name in SOCKETS
+
+
 def _check(request: web.Request, line: Guest | None, guest: Guest | None) -> None:
     _check_headers(request)
-    if request.path in SOCKETS:
+    if _is_socket(request):
         _check_socket(request, line)
         if guest is not None:
             guest.unknown(request.remote or "")

@@ -2,38 +2,67 @@
 
 import asyncio
 import socket
-from typing import Final
+from typing import Final, Protocol
 
 from aiohttp import web
 from loguru import logger
 
+from broker.config import Listen
 from broker.vitals.descriptors import room_for
 from broker.web.admission import SPARE, Guest
+from broker.web.application import make_web_app
 from broker.web.deadlines import UNFINISHED, Deadlines
-from broker.web.listener import LINGERING, Listener
+from broker.web.listener import LINGERING, Listener, bind
 from broker.web.server import Line, is_slow
 from broker.web.services import Services
 
-__all__ = ["Front"]
+__all__ = ["CannotListen", "Door", "Front"]
 
 HANG_SECONDS: Final = 0.25
 """How long what is still being answered has, twice, when the front is closed."""
 
 
+class CannotListen(Exception):  # noqa: N818 - the state, not the layer
+    """The address cannot be had; the text says why, and what to do."""
+
+
+class Door(Protocol):
+    """What lets sockets and requests in.
+
+    Attributes:
+        port: the TCP port they come to.
+    """
+
+    port: int
+
+    async def start(self) -> None:
+        """Begin to serve."""
+
+    async def stop(self) -> None:
+        """Serve nobody any more."""
+
+    def resize(self) -> None:
+        """Let in as many as the configuration says by now."""
+
+
 class Front:
-    """Serves an application on a socket.
+    """Serves a broker on a port of its own.
 
     Args:
-        app: aiohttp's application.
-        sock: bound.
         services: the broker's parts.
 
     Attributes:
         port: the TCP port, also where any free one was asked for.
+
+    Raises:
+        PluginRefused: a plugin's route cannot be served.
+        CannotListen: the address cannot be had.
     """
 
-    def __init__(self, app: web.Application, sock: socket.socket, services: Services) -> None:
+    def __init__(self, services: Services) -> None:
         limits = services.settings.limits
+        app = make_web_app(services)
+        sock = _bind(services.settings.listen)
         self.port: int = sock.getsockname()[1]
         self._services = services
         self._unfinished = app[UNFINISHED]
@@ -68,3 +97,11 @@ class Front:
         if server is None:
             raise ConnectionAbortedError("the broker stops")
         return Line(server, guest, self._services.admission, self._deadlines, **self._options)
+
+
+def _bind(listen: Listen) -> socket.socket:
+    try:
+        return bind(listen.host, listen.port)
+    except OSError as e:
+        why = f"cannot listen on {listen.host}:{listen.port}: {e.strerror or e}"
+        raise CannotListen(f"{why}; stop what uses it or choose another with --port") from e

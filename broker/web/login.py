@@ -8,7 +8,7 @@ import pykka
 from loguru import logger
 
 from broker import operations as ops
-from broker.actors.connection import Followed
+from broker.actors.connection_mail import Followed
 from broker.actors.following import FollowAnswer, Following, Unfollow, Unfollowing
 from broker.actors.ref import InboxFull, LoopRef
 from broker.actors.requests import Aside, Connected, Disconnected, Renewed
@@ -17,7 +17,8 @@ from broker.errors import BrokerError, CloseCode
 from broker.hooks import Auth, Permission
 from broker.logs import limited
 from broker.messages import Principal
-from broker.protocol.outgoing import Parcel, RoomLeft, SessionDetached
+from broker.protocol.outgoing import Entered, RequestId, RoomLeft, SessionDetached
+from broker.protocol.parcel import Parcel
 from broker.tasks import spawn
 from broker.web.caller import Caller
 from broker.web.identity import check_fresh, permit, redeem
@@ -50,6 +51,8 @@ def enter(caller: Caller) -> None:
     if caller.guest is not None:
         caller.guest.known()
     services.registry.tell(Connected(caller.ref, peer, services.clock.now()), urgent=True)
+    if caller.ref.actor is not None and caller.ref.actor.ask is not None:
+        caller.ref.tell(Entered(), urgent=True)
     services.expiry.watch(caller, peer.principal.expires_at)
     services.hooks.observe(services.hooks.connected, peer)
     line = limited("connected", lines=LINES).bind(conn=peer.connection_id)
@@ -70,7 +73,7 @@ def leave(caller: Caller, code: int) -> None:
     limited("disconnected", lines=LINES).bind(conn=peer.connection_id).info("disconnected with {}", code)
 
 
-async def authenticate(caller: Caller, token: str, request_id: str | None) -> None:
+async def authenticate(caller: Caller, token: str, request_id: RequestId | None) -> None:
     """Take a token that a client shows: to say who it is, or to stay who it is for longer.
 
     Raises:
@@ -136,7 +139,7 @@ class FollowReply:
 
     __slots__ = ("_caller", "_principal", "_reply")
 
-    def __init__(self, caller: Caller, request_id: str | None) -> None:
+    def __init__(self, caller: Caller, request_id: RequestId | None) -> None:
         self._caller = caller
         self._principal = caller.peer.principal
         self._reply = caller.reply(request_id)

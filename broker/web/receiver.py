@@ -4,7 +4,8 @@ from typing import Final, Literal
 
 from aiohttp import web
 
-from broker.actors.connection import Connection, Hang, Pinged
+from broker.actors.connection import Connection
+from broker.actors.connection_mail import Hang, Pinged
 from broker.actors.ref import LoopRef
 from broker.errors import BrokerError, CloseCode
 from broker.hooks import Control

@@ -9,7 +9,7 @@ import pykka
 from aiohttp import web
 from loguru import logger
 
-from broker.actors.connection import ConnectionOptions
+from broker.actors.connection_mail import ConnectionOptions
 from broker.actors.expiry import Expiry
 from broker.actors.heartbeat import Heartbeats
 from broker.actors.ref import InboxFull, LoopRef
@@ -23,7 +23,8 @@ from broker.errors import BrokerError
 from broker.extensions.dispatch import Hooks
 from broker.hooks import Failure as Broke
 from broker.ids import new_id
-from broker.protocol.outgoing import Failure, Format
+from broker.protocol.dialect import Format
+from broker.protocol.outgoing import Failure, RequestId
 from broker.stats import Stats
 from broker.tickets import Tickets
 from broker.traces import Traces
@@ -95,9 +96,9 @@ class Services:
         listen, limits = self.settings.listen, self.settings.limits
         return Admission(listen.max_connections, limits.unknown_per_address, Proxies(listen.trusted_proxies))
 
-    def failure(self, request_id: str | None, error: BaseException, conn: str | None = None) -> Failure:
+    def failure(self, request_id: RequestId | None, error: BaseException, conn: str | None = None) -> Failure:
         """Return what a client is told of an error; what is no refusal is logged, and told as a trace id only."""
-        refusal = self.refusal(error, conn=conn, request=request_id)
+        refusal = self.refusal(error, conn=conn, request=None if request_id is None else str(request_id))
         self.stats.errors[refusal.code] += 1
         return Failure(request_id, refusal)
 

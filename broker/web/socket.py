@@ -46,13 +46,18 @@ async def client_socket(request: web.Request) -> web.StreamResponse:
 
 
 def _let_in(request: web.Request, services: Services) -> str:
-    """Return the wire format of a client that may come in.
+    """Return the wire format of a client that may come in: what its path names, else what it offers.
 
     Raises:
         BrokerError: it may not.
     """
-    offered = formats_offered(request)
-    return choose_protocol(offered, list(services.formats), services.settings.listen.default_protocol)
+    offered, known = formats_offered(request), list(services.formats)
+    named = request.match_info.get("format")
+    if named is None:
+        return choose_protocol(offered, known, services.settings.listen.default_protocol)
+    if named not in known:
+        raise BrokerError("not_found", "There is no such wire format.", hint=", ".join(known))
+    return choose_protocol(offered, [named], named)
 
 
 async def _serve(
@@ -62,12 +67,15 @@ async def _serve(
     if transport is None:
         return  # gone between the handshake and now
     wire = services.formats[peer.protocol]
-    ref = Connection.start(peer, wire, transport, int(socket.compress), services.connection)
+    dialect = wire.dialect(request.query)
+    ref = Connection.start(peer, wire, transport, int(socket.compress), services.connection, dialect)
     ref.tell(_welcome(services, peer))
     services.stats.connections += 1
     services.stats.connections_total += 1
     services.heartbeats.add(ref)
-    caller = Caller(services, ACTIONS, peer, wire, ref, guest_of(request))
+    caller = Caller(services, ACTIONS, peer, dialect or wire, ref, guest_of(request))
+    if dialect is not None and ref.actor is not None:
+        ref.actor.ask = caller.ask
     if declare_within is None:
         enter(caller)
     else:

@@ -11,6 +11,7 @@ from broker.clock import rfc3339
 from broker.errors import BrokerError
 from broker.hooks import Permission
 from broker.messages import Principal, Record, SessionRow
+from broker.protocol.parcel import withheld
 from broker.protocol.payloads import Listing
 from broker.sessions import messages_of, session_data
 from broker.web.api.paging import paged, place
@@ -50,9 +51,10 @@ def event_data(record: Record) -> dict[str, Any]:
     }
 
 
-def encode_records(records: list[Record]) -> bytes:
-    """Return the answer to `session.history` for records."""
-    return _page("records", [record_data(record) for record in records], records)
+def encode_records(records: list[Record], by: Principal) -> bytes:
+    """Return the answer to `session.history` for records; of what only scope `debug` sees, just that it is there."""
+    shown = records if "debug" in by.scopes else map(withheld, records)
+    return _page("records", [record_data(record) for record in shown], records)
 
 
 def encode_messages(records: list[Record]) -> bytes:

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -11,9 +11,10 @@ import msgspec
 import pytest
 
 from broker.actors.agent_bridge import start_bridge
-from broker.actors.connection import Connection, ConnectionOptions
+from broker.actors.connection import Connection
+from broker.actors.connection_mail import ConnectionOptions
 from broker.actors.lifecycle import StopSession
-from broker.actors.options import AgentOptions, RoomOptions, SessionOptions
+from broker.actors.options import AgentOptions, OnDispatch, RoomOptions, SessionOptions
 from broker.actors.ref import LoopRef
 from broker.actors.registry import Registry, RegistryOptions
 from broker.actors.reply import SocketReply
@@ -178,6 +179,8 @@ class House:
         queued_turns: int = 16,
         room_history: int = 1000,
         agent: FakeAgent | None = None,
+        others: Mapping[str, FakeAgent] | None = None,
+        on_dispatch: OnDispatch | None = None,
         deadlines: Deadlines | None = None,
         quota: int = 0,
         **profile: Any,
@@ -194,20 +197,28 @@ class House:
         self.supervisor = Supervisor(clock)
         self.traces = Traces(clock.now)
         self.agent = agent or FakeAgent()
-        self.bridge = start_bridge(self.supervisor, "fake", self.agent, clock, self.traces)
-        rules = TurnRules(
-            agent="fake",
-            queue_limit=queued_turns,
-            deadlines=deadlines or Deadlines(),
-            limited=self.agent.capacity is not None,
-        )
+        agents = {
+            name: AgentOptions(
+                bridge=start_bridge(self.supervisor, name, kind, clock, self.traces),
+                rules=TurnRules(
+                    agent=name,
+                    queue_limit=queued_turns,
+                    deadlines=deadlines or Deadlines(),
+                    limited=kind.capacity is not None,
+                ),
+                **profile,
+            )
+            for name, kind in {"fake": self.agent, **(others or {})}.items()
+        }
+        self.bridge = agents["fake"].bridge
         self.connection = ConnectionOptions(
             clock, outbox_bytes=10_000, patience=10.0, stats=self.stats, traces=self.traces
         )
         self.sessions = SessionOptions(
             store=self.handle,
             clock=clock,
-            agents={"fake": AgentOptions(bridge=self.bridge, rules=rules, **profile)},
+            agents=agents,
+            on_dispatch=on_dispatch,
             quota=quota,
             traces=self.traces,
             registry=self._tell_registry,

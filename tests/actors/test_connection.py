@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
-from broker.actors.connection import Connection, Hang, Pinged
+from broker.actors.connection import Connection
+from broker.actors.connection_mail import Hang, Pinged
 from broker.actors.reply import SocketReply
 from broker.errors import CLOSE_REASONS, BrokerError, CloseCode
 from broker.protocol.native import NATIVE
-from broker.protocol.outgoing import Direct, Failure, Parcel, Response, Welcome
+from broker.protocol.outgoing import Direct, Failure, Response, Welcome
+from broker.protocol.parcel import Parcel
 from broker.testing import FakeTransport, settled
 
 BIG = b'"' + b"x" * 6000 + b'"'

@@ -15,7 +15,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from broker.actors.connection import Connection, ConnectionOptions
+from broker.actors.connection import Connection
+from broker.actors.connection_mail import ConnectionOptions
 from broker.actors.futures import NO_ONE
 from broker.actors.options import SessionOptions
 from broker.actors.ref import LoopRef

@@ -13,6 +13,7 @@ from broker.extensions.dispatch import OBSERVING, Hooks, overridden
 from broker.hooks import (
     HOOKS,
     Auth,
+    Content,
     Control,
     Handshake,
     Inbound,
@@ -193,6 +194,7 @@ GIVEN = {
     "on_message": MESSAGE,
     "on_control": Control(PEER, "ping", 0),
     "on_permission": Permission(Principal("ann"), "echo"),
+    "on_content": Content(Principal("ann"), "turn.start", "s", b'"hi"'),
     "on_turn": TurnRequest("s", Principal("ann"), b'"hi"'),
 }
 GATES = [name for name, hook in HOOKS.items() if hook.kind == "gate"]
@@ -209,6 +211,9 @@ async def ask(hooks: Hooks, gate: str) -> object:
             return await hooks.recognize(value)
         case "on_control":
             return hooks.check_control(value)
+        case "on_content":
+            said = hooks.run_filters(value)
+            return None if (said if isinstance(said, bytes) else await said) == value.data else said
     waiting = hooks.run_gates(getattr(hooks, gate.removeprefix("on_")), value)
     return None if waiting is None else await waiting
 
@@ -490,3 +495,54 @@ async def test_an_action_may_refuse(stats: Stats) -> None:
     with pytest.raises(BrokerError, match="Too many"):
         await hooks.act(hooks.actions["no"], PEER, b"{}")
     assert not stats.plugin_errors
+
+
+# -- content -----------------------------------------------------------------------------------------
+
+SAID = Content(Principal("ann"), "turn.start", "s1", b'"damn"')
+
+
+async def said(hooks: Hooks) -> bytes:
+    answer = hooks.run_filters(SAID)
+    return answer if isinstance(answer, bytes) else await answer
+
+
+async def polite_later(_: Plugin, content: Content) -> bytes:
+    return content.data.replace(b"damn", b"dear")
+
+
+def shout(_: Plugin, content: Content) -> bytes:
+    return content.data.upper()
+
+
+async def test_each_gate_for_content_sees_what_the_one_before_it_made_of_it(stats: Stats) -> None:
+    polite, loud = plugin("polite", on_content=polite_later), plugin("loud", on_content=shout)
+    nothing = plugin("nothing", on_content=lambda *_: None)
+    assert await said(Hooks([polite, nothing, loud], stats)) == b'"DEAR"'
+    assert await said(Hooks([loud, polite, nothing], stats)) == b'"DAMN"'
+    assert Hooks([nothing, loud], stats).run_filters(SAID) == b'"DAMN"'
+
+
+@pytest.mark.parametrize("answer", ["text", b"no json", b"\xff", False, ("a",)])
+async def test_what_is_no_json_is_not_said(stats: Stats, answer: Any) -> None:
+    async def later(*_: Any) -> Any:
+        return answer
+
+    for gate in (lambda *_: answer, later):
+        with pytest.raises(BrokerError) as caught:
+            await said(Hooks([plugin("odd", on_content=gate)], stats))
+        assert caught.value.code == "internal"
+    assert stats.plugin_errors == {"odd": 2}
+
+
+@pytest.mark.parametrize("gate", [crash, crash_later])
+async def test_a_content_gate_that_fails_refuses(stats: Stats, gate: Any) -> None:
+    with pytest.raises(BrokerError) as caught:
+        await said(Hooks([plugin("faulty", on_content=gate)], stats))
+    assert caught.value.code == "internal"
+
+
+async def test_a_content_gate_may_refuse(stats: Stats) -> None:
+    with pytest.raises(BrokerError) as caught:
+        await said(Hooks([plugin("strict", on_content=refuse)], stats))
+    assert caught.value.code == "rate_limited"

@@ -16,7 +16,6 @@ from broker.protocol.outgoing import (
     Direct,
     Failure,
     Outgoing,
-    Parcel,
     Request,
     Response,
     Restarting,
@@ -27,6 +26,7 @@ from broker.protocol.outgoing import (
     SessionReset,
     Welcome,
 )
+from broker.protocol.parcel import Parcel
 
 AT = 1_700_000_000_123
 

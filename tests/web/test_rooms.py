@@ -17,6 +17,28 @@ def person(client: Any) -> dict[str, Any]:
     return {"connection_id": client.welcome["connection_id"], "user": None}
 
 
+async def test_a_member_may_want_only_some_events(app: App, dial: Dial) -> None:
+    one, other = await dial(app.port), await dial(app.port)
+    await one.do("room.join", room="harbour", events=["tide", "gale"])
+    await other.do("room.join", room="harbour")
+    for number, name in enumerate(("fog", "tide", "fog", "gale")):
+        await other.do("room.publish", room="harbour", event=name, data=number)
+    told = [(await one.event("room.event"))["seq"] for _ in range(2)]
+    assert told == [2, 4]
+    assert [(await other.event("room.event"))["seq"] for _ in range(4)] == [1, 2, 3, 4]
+    await one.silent()
+    joined = await one.do("room.join", room="harbour", after_seq=0, events=["fog"])
+    assert joined["recovered"]
+    assert [(await one.event("room.event"))["seq"] for _ in range(2)] == [1, 3]
+
+
+@pytest.mark.parametrize("events", [[], [""], ["x"] * 65, "tide"])
+async def test_a_filter_names_events(app: App, dial: Dial, events: Any) -> None:
+    error = await (await dial(app.port)).refused("room.join", room="harbour", events=events)
+    assert error["code"] == "invalid_message"
+    assert error["field"].startswith("$.payload.events")
+
+
 async def test_join_publish_leave_as_the_table_says(app: App, dial: Dial) -> None:
     one, other = await dial(app.port), await dial(app.port)
     joined = await one.do("room.join", room="harbour")

@@ -52,6 +52,46 @@ async def test_a_chosen_id_is_taken_once(app: App, dial: Dial) -> None:
     assert (await other.do("session.attach", session_id="my.own~1"))["head"] == 1
 
 
+async def test_open_makes_a_session_once_and_attaches(app: App, dial: Dial) -> None:
+    one, other = await dial(app.port), await dial(app.port)
+    made = await one.do("session.open", session_id="mine", title="Tea", variables={"x": 1})
+    assert (made["head"], made["state"], made["variables"], made["recovered"]) == (1, "open", {"x": 1}, True)
+    assert (await one.event("session.opened"))["data"]["title"] == "Tea"
+    await one.event("session.caught_up")
+    again = await other.do("session.open", session_id="mine", title="Coffee", after_seq=-1)
+    assert (again["epoch"], again["head"], again["variables"]) == (made["epoch"], 1, {"x": 1})
+    await other.event("session.caught_up")
+    assert (await whole_turn(other, "mine", "hi"))[-1]["data"]["outcome"] == "completed"
+    assert (await one.records("turn.ended"))[-1]["data"]["outcome"] == "completed"
+
+
+async def test_sessions_that_are_opened_at_the_same_time_are_one(app: App, dial: Dial) -> None:
+    clients = [await dial(app.port) for _ in range(8)]
+    opened = await asyncio.gather(*(client.do("session.open", session_id="mine") for client in clients))
+    assert len({data["epoch"] for data in opened}) == 1
+
+
+async def test_what_goes_with_a_message_is_kept_with_it(app: App, dial: Dial) -> None:
+    client = await dial(app.port)
+    await client.do("session.open", session_id="mine")
+    metadata = {"actionId": "a1", "nested": {"x": [1]}}
+    await client.do("turn.start", session_id="mine", client_msg_id="m1", content="hi", metadata=metadata)
+    assert (await client.event("user.message"))["data"]["metadata"] == metadata
+    await client.records("turn.ended")
+    page = await client.do("session.history", session_id="mine", kind="messages")
+    assert page["messages"][0]["metadata"]["actionId"] == "a1"
+    again = await client.do("turn.start", session_id="mine", client_msg_id="m1", content="hi")
+    assert again["duplicate"]
+
+
+@pytest.mark.parametrize(("metadata", "code"), [([], "invalid_message"), ({"x": "y" * 17_000}, "too_large")])
+async def test_metadata_is_a_small_object(app: App, dial: Dial, metadata: Any, code: str) -> None:
+    client = await dial(app.port)
+    await client.do("session.open", session_id="mine")
+    error = await client.refused("turn.start", session_id="mine", client_msg_id="m", content="hi", metadata=metadata)
+    assert (error["code"], error["field"]) == (code, "$.payload.metadata")
+
+
 @pytest.mark.parametrize("session_id", ["", "a b", "ä", "x" * 129, "a/b", "a\n"])
 async def test_an_id_that_would_not_go_into_a_url_is_refused(app: App, dial: Dial, session_id: str) -> None:
     error = await (await dial(app.port)).refused("session.create", session_id=session_id)

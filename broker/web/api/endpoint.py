@@ -13,8 +13,9 @@ from broker.actors.ref import LoopRef
 from broker.actors.registry import Registry
 from broker.errors import BrokerError
 from broker.extensions.dispatch import Bound
-from broker.hooks import Permission
+from broker.hooks import Content, Permission
 from broker.messages import Principal
+from broker.web.content import SAYS
 from broker.web.services import ASK_SECONDS, Services, to_json
 
 __all__ = ["ENDPOINTS", "PREFIX", "Call", "Endpoint", "Nothing", "endpoint"]
@@ -58,6 +59,14 @@ class Call:
             BrokerError: it may not.
         """
         await self.gate(self.services.hooks.permission, Permission(self.by, operation, resource))
+
+    async def passed(self, operation: str, resource: str | None, payload: Any) -> Any:
+        """Return the payload with what the content gates let be said; raises as `permit`."""
+        says, hooks = SAYS.get(operation), self.services.hooks
+        if says is None or not hooks.content:
+            return payload
+        said = hooks.run_filters(Content(self.by, operation, resource, says.of(payload)))
+        return says.instead(payload, said if isinstance(said, bytes) else await said)
 
     async def gate(self, gates: tuple[Bound, ...], value: Any) -> None:
         """Ask the plugins' gates; raises as `permit`."""

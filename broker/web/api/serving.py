@@ -90,7 +90,7 @@ async def _answer(row: Endpoint, request: web.Request) -> web.StreamResponse:
     call = Call(services, by, check_key(request.headers.get("Idempotency-Key")) if row.keyed else None)
     if services.hooks.message:  # as on a socket, where nothing is looked at before it either
         peer = Peer("", by, request.remote or "", "http")
-        await call.gate(services.hooks.message, Inbound(peer, row.operation, len(body)))
+        await call.gate(services.hooks.message, Inbound(peer, row.operation, len(body), row.operation, body, body))
     path = request.match_info
     payload = read_body(row, path, body) if row.takes_body else read_query(row, path, request.query)
     await call.permit(row.operation, row.about(payload))
@@ -112,7 +112,7 @@ def _response(reply: Reply) -> web.Response:
 async def _reply(row: Endpoint, call: Call, payload: Any) -> Reply:
     """Return what an endpoint answers, or is refused with: a refusal may have to be given again as any answer."""
     try:
-        answer = await row.run(call, payload)
+        answer = await row.run(call, await call.passed(row.operation, row.about(payload), payload))
     except Exception as e:  # noqa: BLE001 - as above
         refusal = row.placed(refused(call.services, e))
         response = problem(refusal)

@@ -11,7 +11,7 @@ from broker.actors.requests import CreateSession
 from broker.errors import BrokerError
 from broker.hooks import TurnRequest
 from broker.protocol import payloads
-from broker.protocol.checks import check_content
+from broker.protocol.checks import check_content, check_metadata
 from broker.web import views
 from broker.web.actions import new_session
 from broker.web.api import answers
@@ -78,7 +78,7 @@ async def list_messages(call: Call, history: payloads.History) -> Any:
 )
 async def list_records(call: Call, history: payloads.History) -> Any:
     """Read the log: the newest records, or those before a number."""
-    return encode_records(await _history(call, history))
+    return encode_records(await _history(call, history), call.by)
 
 
 async def _history(call: Call, history: payloads.History) -> Any:
@@ -95,6 +95,7 @@ class TurnStart:
     client_msg_id: payloads.Id | None = None
     if_busy: ops.IfBusy = "queue"
     retry_of: payloads.Id | None = None
+    metadata: payloads.Metadata = payloads.NO_OBJECT
 
 
 @endpoint(
@@ -111,15 +112,16 @@ async def start_turn(call: Call, start: TurnStart) -> Any:
     answered as before, with `duplicate`. An Idempotency-Key is the `client_msg_id` of a turn that has none, so that
     it holds as long as the session does.
     """
-    content = bytes(start.content)
+    content, metadata = bytes(start.content), bytes(start.metadata)
     check_content(content)
+    check_metadata(metadata)
     client_msg_id = start.client_msg_id or _message_id(call.key)
     message = payloads.Start(start.session_id, client_msg_id, start.content, start.if_busy, start.retry_of)
     traces, user = call.services.traces, call.by.user
     traces.receive(HTTP, session_id=start.session_id, client_msg_id=client_msg_id, user=user)
     try:
         await call.gate(call.services.hooks.turn, TurnRequest(start.session_id, call.by, content))
-        operation = ops.Start(call.by, client_msg_id, content, start.if_busy, start.retry_of)
+        operation = ops.Start(call.by, client_msg_id, content, start.if_busy, start.retry_of, metadata)
         answer = await call.services.ask_session(start.session_id, operation)
     except Exception as e:
         refuse(traces, message, user, e, HTTP)

@@ -71,7 +71,7 @@ def test_every_endpoint_is_described_once(http: Any) -> None:
 def test_a_body_is_described_without_what_the_path_says(http: Any) -> None:
     turn = http["paths"]["/api/v1/sessions/{session_id}/turns"]["post"]
     schema = turn["requestBody"]["content"]["application/json"]["schema"]
-    assert set(schema["properties"]) == {"content", "client_msg_id", "if_busy", "retry_of"}
+    assert set(schema["properties"]) == {"content", "client_msg_id", "if_busy", "metadata", "retry_of"}
     assert (schema["required"], schema["additionalProperties"]) == (["content"], False)
     assert [one["name"] for one in turn["parameters"]] == ["session_id", "Idempotency-Key"]
     assert set(turn["responses"]) >= {"202", "400", "401", "403", "404", "409", "413", "415", "422", "429", "503"}
