@@ -6,7 +6,7 @@ import attrs
 
 from broker.actors.ref import LoopRef
 
-__all__ = ["Gone", "MayStop", "StopSession", "Sweep"]
+__all__ = ["Abandoned", "Gone", "MayStop", "StopSession", "Sweep"]
 
 
 @attrs.frozen
@@ -27,6 +27,11 @@ class Gone:
 @attrs.frozen
 class MayStop:
     """Return whether nothing needs the actor in memory; what comes for it meanwhile is held by the registry."""
+
+
+@attrs.frozen
+class Abandoned:
+    """An ephemeral session tells itself that the connection has ended which it was made for."""
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ from broker import operations as ops
 from broker.actors.agent_mail import Flooded
 from broker.actors.conductor import Conductor, Tick
 from broker.actors.following import FollowAnswer, Following, Unfollowing
-from broker.actors.lifecycle import Gone, MayStop, StopSession, Sweep
+from broker.actors.lifecycle import Abandoned, Gone, MayStop, StopSession, Sweep
 from broker.actors.loop import handles
 from broker.actors.options import SessionOptions
 from broker.actors.pace import HIGH
@@ -131,6 +131,7 @@ class Session(WatchedSession):
         if message.follower is not None:
             self._followers[message.follower] = True
             self._viewers[message.follower] = message.by.user
+            self.maker = message.follower
         row = self._its_row()
         answer = {
             "session_id": self.session_id,
@@ -172,12 +173,20 @@ class Session(WatchedSession):
 
     @handles(ops.Close)
     def _close(self, message: ops.Close) -> None:
-        row = self._check(message.by, "owner")
-        if not row.closed:
-            self._conductor.close(message.by.user)
-            self._note("session.closed", {"by": message.by.user})
-            self._save_row(attrs.evolve(row, closed=True))
+        self._check(message.by, "owner")
+        self._shut({"by": message.by.user})
         self.reply_after_commit({})
+
+    @handles(Abandoned)
+    def _abandon(self, _: Abandoned | None = None) -> None:
+        self._shut({"by": None, "reason": "the connection ended that it was made for"})
+
+    def _shut(self, why: dict[str, Any]) -> None:
+        row = self._its_row()
+        if not row.closed and not self._missing:
+            self._conductor.close(why["by"])
+            self._note("session.closed", why)
+            self._save_row(attrs.evolve(row, closed=True))
 
     @handles(ops.Delete)
     def _delete_all(self, message: ops.Delete) -> None:
@@ -274,6 +283,8 @@ class Session(WatchedSession):
     @handles(Sweep)
     def _sweep(self, message: Sweep) -> None:
         now = self._clock.monotonic()
+        if not (self._missing or self._followers) and self._its_row().ephemeral:
+            self._abandon()  # an earlier run of the broker, or an earlier incarnation, had the connection
         if not self._may_stop():
             self._active_at = now
         elif self._missing or now - self._active_at >= message.idle_after:

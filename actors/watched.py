@@ -10,6 +10,7 @@ import msgspec
 from broker import operations as ops
 from broker.actors.following import Follow, FollowAnswer, Following, Unfollowing
 from broker.actors.futures import ReplyTo
+from broker.actors.lifecycle import Abandoned
 from broker.actors.log import HISTORY_BYTES, LogActor
 from broker.actors.loop import handles
 from broker.actors.options import SessionOptions
@@ -34,6 +35,7 @@ class WatchedSession(LogActor):
         self._row = row
         self._variables: dict[str, Any] = {}
         self._viewers: dict[LoopRef[Any], str | None] = {}  # the connection -> its user
+        self.maker: LoopRef[Any] | None = None  # with whose connection an ephemeral session ends, as far as is known
         self._active_at = options.clock.monotonic()
 
     @property
@@ -91,6 +93,9 @@ class WatchedSession(LogActor):
         """Let go of a follower."""
         super().forget_follower(follower)
         self._viewers.pop(follower, None)
+        if follower is self.maker and self._row is not None and self._row.ephemeral:
+            self.maker = None
+            self.actor_ref.tell(Abandoned(), urgent=True)
 
     @handles(ops.Describe)
     def _describe(self, message: ops.Describe) -> dict[str, Any]:
@@ -102,7 +107,7 @@ class WatchedSession(LogActor):
     def _history(self, message: ops.History) -> None:
         self._check(message.by, "viewer")
         before = min(message.before_seq or self._durable_head + 1, self._durable_head + 1)
-        kinds = CONVERSATION if message.kind == "messages" else None
+        kinds = CONVERSATION if message.kind == "messages" else message.kinds
         page = self._store.read(
             "records_before", self.log, before, limit=message.limit, max_bytes=HISTORY_BYTES, kinds=kinds
         )

@@ -120,6 +120,7 @@ class SessionRow:
     Attributes:
         variables: a JSON object; nothing in a list, which does not read it.
         members: a JSON object: whom the owner shares it with, and as what (`member` or `viewer`).
+        ephemeral: whether it is closed when the connection ends that made it.
     """
 
     session_id: str
@@ -132,6 +133,7 @@ class SessionRow:
     created_at: int
     updated_at: int
     members: bytes = b"{}"
+    ephemeral: bool = False
 
 
 @attrs.define

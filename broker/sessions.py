@@ -85,6 +85,7 @@ def session_data(row: SessionRow) -> dict[str, Any]:
         "workspace_dir": row.workspace_dir,
         "owner": row.owner,
         "members": _read_members(row.members),
+        "ephemeral": row.ephemeral,
         "state": "closed" if row.closed else "open",
         "created_at": rfc3339(row.created_at),
         "updated_at": rfc3339(row.updated_at),

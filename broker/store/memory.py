@@ -170,13 +170,14 @@ class MemoryReader:
             log = self._logs.get(SESSION + session_id)
             return [] if log is None else [log.turns[seq] for seq in sorted(log.turns)]
 
-    def sessions_with_open_turns(self) -> list[str]:
-        """Return the ids of the sessions that have a turn which has not ended."""
+    def unfinished_sessions(self) -> list[str]:
+        """Return the ids of the sessions with a turn that has not ended, and of ephemeral ones that are open."""
         with self._lock:
             return [
                 log.name.removeprefix(SESSION)
                 for log in self._logs.values()
                 if any(turn.outcome is None for turn in log.turns.values())
+                or (log.session is not None and log.session.ephemeral and not log.session.closed)
             ]
 
     def close(self) -> None:

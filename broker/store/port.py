@@ -49,8 +49,8 @@ class Reader(Protocol):
     def turns(self, session_id: str) -> list[TurnRow]:
         """Return all turns of a session, in the order in which they were accepted."""
 
-    def sessions_with_open_turns(self) -> list[str]:
-        """Return the ids of the sessions that have a turn which has not ended."""
+    def unfinished_sessions(self) -> list[str]:
+        """Return the ids of the sessions with a turn that has not ended, and of ephemeral ones that are open."""
 
     def close(self) -> None:
         """Let go of the connection."""

@@ -28,7 +28,8 @@ _AFTER: Final = _RECORDS.select(
 )
 
 _LISTED: Final = Page(
-    ("session_id", "owner", "agent", "workspace_dir", "title", "closed", "created_at", "updated_at"), ("members",)
+    ("session_id", "owner", "agent", "workspace_dir", "title", "closed", "created_at", "updated_at", "ephemeral"),
+    ("members",),
 )
 _SESSIONS: Final = Page(_LISTED.plain, ("members", "variables"))
 _ROOMS: Final = Page(("name", "epoch", "head", "floor", "created_at", "updated_at", "bytes"), ())
@@ -40,7 +41,9 @@ _PAST_ROOMS: Final = ROOM[:-1] + chr(ord(ROOM[-1]) + 1)
 _TURNS: Final = Page(("turn_id", "seq", "user", "client_msg_id", "state", "outcome"), ("digest", "content"))
 _TURNS_OF: Final = _TURNS.select(f"SELECT {_TURNS.columns} FROM turns WHERE log = {_LOG} ORDER BY seq")  # noqa: S608
 _OPEN: Final = (
-    "SELECT DISTINCT name FROM turns INDEXED BY open_turns JOIN logs ON logs.id = turns.log WHERE outcome IS NULL"
+    "SELECT name FROM turns INDEXED BY open_turns JOIN logs ON logs.id = turns.log WHERE outcome IS NULL "
+    "UNION SELECT name FROM sessions INDEXED BY ephemeral_sessions JOIN logs ON logs.id = sessions.log "
+    "WHERE ephemeral AND NOT closed"
 )
 
 
@@ -138,8 +141,8 @@ class SqliteReader:
             for turn_id, seq, user, client_msg_id, state, outcome, digest, content in rows
         ]
 
-    def sessions_with_open_turns(self) -> list[str]:
-        """Return the ids of the sessions that have a turn which has not ended."""
+    def unfinished_sessions(self) -> list[str]:
+        """Return the ids of the sessions with a turn that has not ended, and of ephemeral ones that are open."""
         with self._explained():
             return [name.removeprefix(SESSION) for (name,) in self._connection.execute(_OPEN)]
 
@@ -174,9 +177,20 @@ def _session(
     closed: int,
     created_at: int,
     updated_at: int,
+    ephemeral: int,
     members: bytes,
     variables: bytes = b"",
 ) -> SessionRow:
     return SessionRow(
-        session_id, owner, agent, workspace_dir, title, variables, bool(closed), created_at, updated_at, members
+        session_id,
+        owner,
+        agent,
+        workspace_dir,
+        title,
+        variables,
+        bool(closed),
+        created_at,
+        updated_at,
+        members,
+        bool(ephemeral),
     )

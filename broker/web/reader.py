@@ -33,7 +33,7 @@ FRAMES_AFTER_CLOSE: Final = 4096
 """Frames that are looked through for the peer's close frame; a thousand empty ones are read in a tenth of a
 millisecond."""
 AFTER_VIOLATION: Final = 16 * 1024 * 1024
-"""Bytes that are thrown away unread, so that a peer in the middle of a large message finds our close frame."""
+"""Bytes beyond one message that are thrown away unread, so that a peer in the middle of one finds our close frame."""
 
 TOO_LATE: Final = "the rest of a message did not come in time"
 
@@ -254,7 +254,7 @@ class Reader:
 
     def _break(self, violation: Violation) -> None:
         self.stop()
-        self._allowance = AFTER_VIOLATION
+        self._allowance += AFTER_VIOLATION
         transport = self._flow.transport
         if not self._receiver.closing():
             self._receiver.violation(violation)

@@ -86,7 +86,7 @@ def test_what_is_not_there_reads_as_nothing(reader: Reader) -> None:
     assert reader.log(S) is None
     assert reader.session("s") is None
     assert [after(reader, 0), before(reader, 5)] == [[], []]
-    assert [reader.turns("s"), reader.sessions_with_open_turns()] == [[], []]
+    assert [reader.turns("s"), reader.unfinished_sessions()] == [[], []]
     assert reader.sessions(None, everyone=True, limit=5) == []
 
 
@@ -225,7 +225,7 @@ def test_deleting_a_log_drops_all_that_belongs_to_it(engine: Engine, reader: Rea
     engine.write([Write(S, 2, delete=True), Write("room:never", 2, delete=True)])
     assert reader.log(S) is None
     assert reader.session("s") is None
-    assert [after(reader, 0), reader.turns("s"), reader.sessions_with_open_turns()] == [[], [], []]
+    assert [after(reader, 0), reader.turns("s"), reader.unfinished_sessions()] == [[], [], []]
 
 
 def test_a_log_can_be_deleted_and_begun_anew_within_one_batch(engine: Engine, reader: Reader) -> None:
@@ -297,9 +297,20 @@ def test_sessions_with_open_turns_are_found(engine: Engine, reader: Reader) -> N
         rows = (attrs.evolve(turn("1", 1, "completed"), session_id=name),)
         engine.write([Write(f"session:{name}", 1, create="e", turns=() if name == "none" else rows)])
     engine.write([Write(S, 1, turns=(turn("2", 2), turn("3", 3)))])
-    assert reader.sessions_with_open_turns() == ["s"]
+    assert reader.unfinished_sessions() == ["s"]
     engine.write([Write(S, 1, turns=(turn("2", 2, "lost"), turn("3", 3, "lost")))])
-    assert reader.sessions_with_open_turns() == []
+    assert reader.unfinished_sessions() == []
+
+
+def test_ephemeral_sessions_are_found_until_they_are_closed(engine: Engine, reader: Reader) -> None:
+    fleeting = attrs.evolve(session(), ephemeral=True)
+    engine.write([Write(S, 1, create="e", session=fleeting, turns=(turn("1", 1),))])
+    engine.write([Write("session:other", 1, create="e", session=session("other"))])
+    assert (reader.unfinished_sessions(), reader.session("s")) == (["s"], fleeting)
+    engine.write([Write(S, 1, turns=(turn("1", 1, "lost"),))])
+    assert reader.unfinished_sessions() == ["s"]
+    engine.write([Write(S, 1, session=attrs.evolve(fleeting, closed=True))])
+    assert reader.unfinished_sessions() == []
 
 
 def test_sessions_are_listed_newest_first_by_owner_with_a_cursor(engine: Engine, reader: Reader) -> None:
