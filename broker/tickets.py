@@ -41,7 +41,7 @@ MAX_CLAIMS: Final = 4096
 """Bytes of JSON of all that a ticket says: a token's worth, and with `LIMIT` of them 40 MiB."""
 MADE_BY: Final = "ticket"
 """The claim that only those have who came by a ticket: its maker's user (`by`) and when it was made (`at`)."""
-PATTERNED: Final = frozenset({"rooms", "sessions"})
+PATTERNED: Final = frozenset({"rooms", "sessions", "projects"})
 """The claims that hold patterns."""
 USER: Final = "{user}"
 """In a pattern of rooms or sessions: whoever shows it."""

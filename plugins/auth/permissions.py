@@ -13,8 +13,17 @@ from .settings import Settings
 
 __all__ = ["Permissions"]
 
-CLAIM_OF: Final = {"room": "rooms", "session": "sessions", "turn": "sessions", "approval": "sessions"}
+CLAIM_OF: Final = {
+    "room": "rooms",
+    "project": "rooms",
+    "session": "sessions",
+    "turn": "sessions",
+    "approval": "sessions",
+}
 """Which claim an operation is judged by, by its first word; the rest of it is the verb that mappings list."""
+
+PROJECT: Final = "project:"
+"""Begins the names of the rooms that are projects, before the project's guid; the claim `projects` narrows them."""
 
 LEAVING: Final = frozenset({"room.leave", "session.detach"})
 """What needs nothing: nobody is kept against their will."""
@@ -67,14 +76,10 @@ class Permissions:
             raise BrokerError("forbidden", f"That takes the scope {missing}.")
         if rule.claim is None:
             return
-        granted = who.claims.get(rule.claim)
-        if rule.verb in LISTING and check.resource is None:
-            allowed = allows_somewhere(granted, rule.verb)
-        else:
-            allowed = allows(granted, rule.verb, check.resource, who.user)
-        if not allowed:
-            message = f"What you showed does not allow {operation} here."
-            raise BrokerError("forbidden", message, hint=f"the claim {rule.claim}")
+        _judge(check, rule.claim, rule.verb, check.resource)
+        # Both have to allow it, so nobody who adds the claim, as the maker of a ticket may, can widen anything.
+        if rule.claim == "rooms" and "projects" in who.claims and (check.resource or "").startswith(PROJECT):
+            _judge(check, "projects", rule.verb, (check.resource or "").removeprefix(PROJECT))
 
     def _make(self, operation: str) -> _Rule | None:
         """Return what an operation takes; None if nothing."""
@@ -83,3 +88,12 @@ class Permissions:
         domain, _, verb = operation.partition(".")
         scopes = frozenset(scope for pattern, scope in self._require if matches(pattern, operation))
         return _Rule(scopes, CLAIM_OF.get(domain), verb)
+
+
+def _judge(check: Permission, claim: str, verb: str, name: str | None) -> None:
+    """Refuse what a claim does not allow."""
+    granted, user = check.principal.claims.get(claim), check.principal.user or ""
+    at_all = verb in LISTING and name is None
+    if not (allows_somewhere(granted, verb) if at_all else allows(granted, verb, name, user)):
+        message = f"What you showed does not allow {check.operation} here."
+        raise BrokerError("forbidden", message, hint=f"the claim {claim}")

@@ -204,6 +204,8 @@ class Settings:
         api_keys: Keys for backends, by name.
         rooms: Rooms that tokens without a claim `rooms` are good for; `{user}` stands for the user.
         sessions: Sessions that tokens without a claim `sessions` are good for.
+        projects: Projects, by guid or pattern, that tokens without a claim `projects` are good for; null for those
+            whose rooms `project:<guid>` are good.
         require: Scopes that operations take beside, such as `broadcast: debug` or `session.*: chat`.
         revoked: What is not let in any more.
         revoked_file: File that keeps what is revoked while running; without one it is forgotten at the next start.
@@ -222,6 +224,7 @@ class Settings:
     api_keys: dict[str, ApiKey] = attrs.field(factory=dict)
     rooms: tuple[Text, ...] = ("*",)
     sessions: tuple[Text, ...] = ("*",)
+    projects: tuple[Text, ...] | None = None
     require: dict[str, Text] = attrs.field(factory=dict)
     revoked: Revoked = Revoked()
     revoked_file: Text | None = None
@@ -231,6 +234,7 @@ class Settings:
             raise ValueError("; ".join(mistakes))
         check_claim(list(self.rooms))
         check_claim(list(self.sessions))
+        check_claim(list(self.projects or ()))
 
     def _mistakes(self) -> list[str]:
         found: list[str] = []

@@ -58,7 +58,7 @@ class Header(Struct):
 
 
 class Claims(Struct):
-    """What a token says (RFC 7519 section 4.1), and our own `scope`, `scopes`, `rooms` and `sessions`.
+    """What a token says (RFC 7519 section 4.1), and our own: `scope`, `scopes`, `rooms`, `sessions`, `projects`.
 
     Times are seconds since the epoch.
     """
@@ -74,6 +74,7 @@ class Claims(Struct):
     scopes: list[str] | None = None
     rooms: Any = UNSET
     sessions: Any = UNSET
+    projects: Any = UNSET
 
     def all_scopes(self) -> frozenset[str]:
         """Return what is in `scope`, separated by blanks, and in `scopes`."""
@@ -163,13 +164,13 @@ def read(payload: bytes, issuer: str, now: float, rules: Rules) -> Claims:
     """
     try:
         claims = _claims.decode(payload)
-        for claim in (claims.rooms, claims.sessions):
+        for claim in (claims.rooms, claims.sessions, claims.projects):
             if claim is not UNSET:
                 check_claim(claim)
     except _NOT_JSON as e:
         raise refusal(_blamed(str(e))) from None
     except ValueError as e:
-        raise refusal(f"rooms or sessions: {e}") from None
+        raise refusal(f"rooms, sessions or projects: {e}") from None
     if not claims.sub.isprintable():
         raise refusal("sub has characters that cannot be shown")
     if claims.iss != issuer:

@@ -36,9 +36,9 @@ class _Backend:
 class Verifier:
     """Says who shows a token or an API key.
 
-    What it notes in the principal's `claims` for later: `rooms` and `sessions`, as in the token or of the settings;
-    `by`, a mark that is among `marks` for as long as the settings hold the key and say the same of it; `iss`, `jti`,
-    `iat` in milliseconds, or `api_key`, its name.
+    What it notes in the principal's `claims` for later: `rooms`, `sessions` and, if anything says so, `projects`, as
+    in the token or of the settings; `by`, a mark that is among `marks` for as long as the settings hold the key and say
+    the same of it; `iss`, `jti`, `iat` in milliseconds, or `api_key`, its name.
 
     Args:
         settings: the settings.
@@ -144,6 +144,10 @@ class Verifier:
             "iat": None if claims.iat is None else round(claims.iat * 1000),
             "jti": claims.jti,
         }
+        if claims.projects is not UNSET:
+            noted["projects"] = claims.projects
+        elif self.settings.projects is not None:
+            noted["projects"] = list(self.settings.projects)
         scopes = self.scopes_of(claims, entry)
         return Principal(self.user_of(claims, entry), scopes, self._end(claims), credential, noted)
 

@@ -99,6 +99,42 @@ def test_what_is_permitted(
         assert refused.value.code == "forbidden"
 
 
+PROJECTS = [
+    # rooms, projects, operation, resource, let in
+    (["*"], ["g1"], "room.join", "project:g1", True),
+    (["*"], ["g1"], "room.join", "project:g2", False),
+    (["*"], ["g1"], "room.publish", "project:g2", False),
+    (["*"], ["g1"], "project.feedback", "project:g1", True),
+    (["*"], ["g1"], "project.feedback", "project:g2", False),
+    (["*"], [], "room.join", "project:g1", False),
+    (["*"], [], "room.leave", "project:g1", True),
+    (["*"], [], "room.join", "lobby", True),
+    (["*"], ["{user}-?"], "room.join", "project:ann-1", True),
+    (["*"], {"*": ["join", "history"]}, "room.publish", "project:g1", False),
+    (["*"], {"*": ["join", "history"]}, "project.feedback", "project:g1", False),
+    (["team-*"], ["*"], "room.join", "project:g1", False),
+    (["team-*"], ["*"], "project.feedback", "project:g1", False),
+    ({"project:*": ["join"]}, ["*"], "room.publish", "project:g1", False),
+    (["*"], "g1", "room.join", "project:g1", False),
+    (["*"], [], "room.list", None, True),
+]
+
+
+@pytest.mark.parametrize(("rooms", "projects", "operation", "resource", "good"), PROJECTS)
+def test_the_claim_projects_narrows_rooms_that_are_projects_and_no_others(
+    configured: Callable[..., Settings], rooms: Any, projects: Any, operation: str, resource: str | None, good: bool
+) -> None:
+    who = Principal("ann", claims={"rooms": rooms, "sessions": [], "projects": projects})
+    check = Permission(who, operation, resource)
+    if good:
+        Permissions(configured()).check(check)
+    else:
+        with pytest.raises(BrokerError) as refused:
+            Permissions(configured()).check(check)
+        assert refused.value.code == "forbidden"
+        assert refused.value.hint in {"the claim rooms", "the claim projects"}
+
+
 def test_nobody_may_do_nothing(configured: Callable[..., Settings]) -> None:
     with pytest.raises(BrokerError) as refused:
         Permissions(configured()).check(Permission(Principal(), "echo"))

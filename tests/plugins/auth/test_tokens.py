@@ -50,6 +50,16 @@ def test_a_token_says_who_one_is_and_what_one_may_do(look: Callable[..., Any], s
     assert (who.user, who.scopes, who.credential) == ("ann", frozenset({"api", "debug", "chat"}), "jti:t1")
     assert who.expires_at == (NOW + 600) * 1000
     assert (who.claims["rooms"], who.claims["sessions"]) == (["a-*"], ["*"])
+    assert "projects" not in who.claims
+
+
+def test_the_projects_of_a_token_are_its_own_or_else_those_of_the_settings(
+    configured: Callable[..., Settings], sign: Callable[..., str], now: Callable[[], int]
+) -> None:
+    verifier = Verifier(configured(projects=["demo"]), now, lambda: 0.0)
+    said = [sign(projects=["g1"]), sign(projects=[]), sign()]
+    found = [asyncio.run(verifier.recognize(token, api_keys=False)).claims["projects"] for token in said]
+    assert found == [["g1"], [], ["demo"]]
 
 
 @pytest.mark.parametrize("algorithm", ["RS256", "RS512", "PS256", "ES256", "ES384", "ES512", "EdDSA"])
@@ -101,8 +111,9 @@ REFUSED = [
     ({"scope": ["api"]}, "the token's scope has the wrong form"),
     ({"scopes": "admin"}, "the token's scopes has the wrong form"),
     ({"scopes": [5]}, "the token's scopes has the wrong form"),
-    ({"rooms": "all"}, "rooms or sessions"),
-    ({"rooms": {"a": "join"}}, "rooms or sessions"),
+    ({"rooms": "all"}, "rooms, sessions or projects"),
+    ({"rooms": {"a": "join"}}, "rooms, sessions or projects"),
+    ({"projects": "g1"}, "rooms, sessions or projects"),
     ({"jti": 5}, "the token's jti has the wrong form"),
     ({"jti": ""}, "the token's jti has the wrong form"),
 ]
@@ -117,9 +128,10 @@ def test_a_token_with_such_claims_is_not_let_in(
     assert (told is None) if hint is None else hint in told
 
 
-def test_null_is_not_the_absence_of_patterns(look: Callable[..., Any], sign: Callable[..., str]) -> None:
+@pytest.mark.parametrize("claim", ["rooms", "sessions", "projects"])
+def test_null_is_not_the_absence_of_patterns(look: Callable[..., Any], sign: Callable[..., str], claim: str) -> None:
     """An issuer that means nothing by null must not give everything."""
-    token = jwt.encode({**jwt.decode(sign(), options={"verify_signature": False}), "rooms": None}, SECRET)
+    token = jwt.encode({**jwt.decode(sign(), options={"verify_signature": False}), claim: None}, SECRET)
     assert look(token)[0] == "unauthenticated"
 
 
