@@ -1,5 +1,6 @@
 """The session's end of the line to its agent: what it wants done, as the bridge understands it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pykka
@@ -16,7 +17,7 @@ from broker.actors.agent_mail import (
     ResumeAgent,
     WantSlot,
 )
-from broker.actors.futures import ReplyTo
+from broker.actors.futures import ExcInfo, ReplyTo
 from broker.actors.ref import InboxFull, LoopRef
 from broker.agents.port import Configuration, Opening
 from broker.errors import BrokerError
@@ -88,9 +89,39 @@ class AgentLine:
         """Cut what there is of the line."""
         self._tell(CutAgent(self._session_id))
 
+    def leave(self) -> None:
+        """Cut it: the session leaves memory, or fails."""
+        self.cut()
+
+    def lead_to(self, bridge: LoopRef[AgentBridge] | None, parted: Callable[[], None]) -> None:
+        """Leave the agent, and have all that comes go to another profile's bridge.
+
+        The line to the one that is left is cut and its place given back; `parted` is called when nothing more can
+        come from there.
+        """
+        left, self._bridge = self._bridge, bridge
+        answer = _Parted(parted)
+        if left is None or not left.is_alive():
+            answer.set()
+        else:
+            left.request(CutAgent(self._session_id), answer, urgent=True)
+
     def _tell(self, message: Any) -> bool:
         """Tell the bridge what it has to know however much it has to do; return whether there is one."""
         if self._bridge is None or not self._bridge.is_alive():
             return False
         self._bridge.tell(message, urgent=True)
         return True
+
+
+class _Parted:
+    """Where a bridge answers that it has cut a line, or that it is gone, which comes to the same."""
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        self._told = told
+
+    def set(self, value: Any = None, /) -> None:
+        self._told()
+
+    def set_exception(self, exc_info: ExcInfo | None = None, /) -> None:
+        self._told()

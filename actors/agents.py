@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import Final
 
 import pykka
 from loguru import logger
@@ -21,6 +22,9 @@ __all__ = ["CLOSE_SECONDS", "Agents"]
 CLOSE_SECONDS = 5.0
 """How long the agents of one profile may take to be gone."""
 
+TOLD: Final = WebSocketProfile | WorkerProfile | AnthropicProfile
+"""Profiles whose agents are told with each turn what was said before (PROTOCOL section 4)."""
+
 
 class Agents:
     """All profiles of one broker.
@@ -32,6 +36,7 @@ class Agents:
         supervisor: starts the bridges.
         clock: time.
         traces: where a turn's way is noted.
+        handing: whether a turn may be handed to another profile than its session's (`on_dispatch`).
 
     Attributes:
         options: what the sessions of each profile share, by name.
@@ -46,13 +51,16 @@ class Agents:
         supervisor: Supervisor,
         clock: Clock,
         traces: Traces,
+        handing: bool = False,
     ) -> None:
         self._kinds = kinds
+        kept = handing and any(isinstance(profile, TOLD) for profile in profiles.values())
         self.options = {
             name: AgentOptions(
                 bridge=start_bridge(supervisor, name, kinds[name], clock, traces),
                 rules=rules_of(name, profile, kinds[name], queue_limit),
-                history=isinstance(profile, WebSocketProfile | WorkerProfile | AnthropicProfile),
+                history=isinstance(profile, TOLD),
+                kept=kept,
                 memory=isinstance(profile, AcpProfile),
             )
             for name, profile in profiles.items()

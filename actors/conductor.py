@@ -13,6 +13,7 @@ from loguru import logger
 
 from broker import operations as ops
 from broker.actors.agent_line import AgentLine
+from broker.actors.dispatching import Dispatching
 from broker.actors.log import LogActor
 from broker.actors.options import SessionOptions
 from broker.actors.pace import Pace
@@ -78,7 +79,7 @@ class Conductor:
         self._trail = Trail(options.traces, row.session_id)
         self._rules = TurnRules(agent=row.agent) if agent is None else agent.rules
         self.write: Append = log.write
-        self._transcript = Transcript() if agent is not None and agent.history else None
+        self._transcript = Transcript() if agent is not None and agent.transcript else None
         self._accepted_at: dict[str, float] = {}
         self._states: dict[str, TurnState] = {}
         self._dispatched_at: float | None = None
@@ -91,6 +92,12 @@ class Conductor:
         self.pace = Pace(self.line)
         self.machine = TurnMachine(row.session_id, self, self._rules, workspace_dir=row.workspace_dir)
         self.machine.variables = row.variables
+        self._dispatching = (
+            None
+            if options.on_dispatch is None
+            else Dispatching(log, row, options, options.on_dispatch, self.line, self.machine, self._give)
+        )
+        self._way = self._dispatching or self.line
 
     def take_up(self, stored: StoredSession) -> None:
         """Go on from what an earlier incarnation left in the store (P5)."""
@@ -125,6 +132,7 @@ class Conductor:
             if_busy=start.if_busy,
             now=now,
             retry_of=start.retry_of,
+            metadata=start.metadata,
         )
         if not accepted.duplicate:
             self._accepted_at[accepted.turn_id] = now
@@ -163,7 +171,13 @@ class Conductor:
             self._log.after_commit(self.line.cut)
 
     def configure(self, operation: ops.Configure) -> None:
-        """Ask the agent to work in another way; what it says is the answer to the message in hand."""
+        """Ask the agent to work in another way; what it says is the answer to the message in hand.
+
+        Raises:
+            BrokerError: `busy`: the turn that runs was handed to another agent.
+        """
+        if self._dispatching is not None and self._dispatching.away:
+            raise BrokerError("busy", "Another agent has the turn; the session's own can be configured after it.")
         opening = Opening(self._row.session_id, self._row.workspace_dir, self.memory)
         self.line.configure(opening, Configuration(operation.mode, operation.options), self._log.answer_later())
 
@@ -171,6 +185,11 @@ class Conductor:
 
     def hear(self, event: AgentEvent) -> None:
         """Take what the agent says."""
+        if self._dispatching is not None:
+            heard = self._dispatching.hear(event)
+            if heard is None:
+                return
+            event = heard
         now = self._clock.monotonic()
         if isinstance(event, TextDelta):
             if self._dispatched_at is not None:
@@ -189,7 +208,9 @@ class Conductor:
 
         One that is not wanted any more was given back already: at the turn's end, or for another turn of this session.
         """
-        self.machine.slot(answer, now=self._clock.monotonic())
+        heard = answer if self._dispatching is None else self._dispatching.assign(answer)
+        if heard is not None:
+            self.machine.slot(heard, now=self._clock.monotonic())
 
     # -- what the machine does: its port ---------------------------------------------------------------
 
@@ -229,36 +250,50 @@ class Conductor:
             case StartTurn(prompt):
                 self._dispatch(prompt)
             case AskSlot(turn_id, number):
-                self.line.want(turn_id, number)
+                self._way.want(turn_id, number)
             case CancelTurn(turn_id):
-                self.line.cancel(turn_id)
+                self._way.cancel(turn_id)
             case AnswerApproval(turn_id, key, option_id):
                 self.line.answer(turn_id, key, option_id)
             case CutLink(turn_id):
                 if turn_id is not None:
                     self._trail.cut(turn_id)
-                self.line.cut()
+                self._way.cut()
 
     def _dispatch(self, prompt: Prompt) -> None:
         running = self.machine.running
         if running is None or running.turn_id != prompt.turn_id:
             return  # it ended before it was durable that it began
         self._dispatched_at = self._clock.monotonic()
-        if self._transcript is not None or self.memory is not None:
-            said = b"[]" if self._transcript is None else self._transcript.before(prompt.turn_id)
-            prompt = attrs.evolve(prompt, messages=said, memory=self.memory)
+        if self._dispatching is None:
+            self._give(prompt, self._row.agent)
+        else:
+            self._dispatching.begin(prompt)
+
+    def _give(self, prompt: Prompt, agent: str) -> None:
+        """Hand a turn to the agent that the line leads to, with what that one is told beside it."""
+        options = self._options.agents.get(agent)
+        if self._transcript is not None and options is not None and options.history:
+            prompt = attrs.evolve(prompt, messages=self._transcript.before(prompt.turn_id))
+        if self.memory is not None and agent == self._row.agent:
+            prompt = attrs.evolve(prompt, memory=self.memory)
         self.line.start(prompt)
         self.pace.begin()
 
     def _announce_end(self, turn_id: str, outcome: str, seconds: float) -> None:
         """Tell who has to know of an end that is durable."""
-        row = self._row
-        self._options.on_turn_ended(row.session_id, turn_id, row.agent, outcome, seconds)
+        self._options.on_turn_ended(self._row.session_id, turn_id, self.agent_of(turn_id), outcome, seconds)
         self._trail.show(turn_id, self._log.watched)
-        if self._rules.limited:
+        if self._dispatching is not None:
+            self._dispatching.end(turn_id, limited=self._rules.limited)
+        elif self._rules.limited:
             self.line.release(turn_id)
         if self.closed and self.machine.running is None:
             self.line.cut()
+
+    def agent_of(self, turn_id: str) -> str:
+        """Return the agent that has a turn, or is to have it: the session's own, unless it was handed on."""
+        return self._row.agent if self._dispatching is None else self._dispatching.agent_of(turn_id)
 
     def observe(self, records: tuple[Record, ...]) -> None:
         """Take the session's records as they become durable: for the traces, and for what was said."""
@@ -288,7 +323,7 @@ class Conductor:
     def leave(self) -> None:
         """Let go of the timer and of the agent: the session leaves memory, or fails."""
         self._stop_timer()
-        self.line.cut()
+        self._way.leave()
         self._stats.turns_open.subtract(self._states.values())
         self._states.clear()
 

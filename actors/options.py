@@ -6,18 +6,31 @@ import attrs
 
 from broker.actors.agent_bridge import AgentBridge
 from broker.actors.lifecycle import Gone
+from broker.actors.project_bridge import ProjectBridge
 from broker.actors.ref import LoopRef
 from broker.actors.store import StorePort
 from broker.clock import Clock
+from broker.hooks import Attempt, Degraded, HandTo
 from broker.messages import Record
 from broker.stats import Stats
 from broker.traces import Traces
 from broker.turns.rules import TurnRules
 
-__all__ = ["AgentOptions", "LogOptions", "OnCommitted", "RoomOptions", "SessionOptions"]
+__all__ = [
+    "AgentOptions",
+    "LogOptions",
+    "OnCommitted",
+    "OnDispatch",
+    "ProjectOptions",
+    "RoomOptions",
+    "SessionOptions",
+]
 
 OnCommitted = Callable[[str, tuple[Record, ...]], None]
 """Told the name of a log and its records that have become durable, each once, in order."""
+
+OnDispatch = Callable[[Attempt], HandTo | Degraded | None]
+"""Says who is to have a turn that no agent has taken up yet; None for the usual way. Never raises."""
 
 
 @attrs.frozen(kw_only=True)
@@ -49,13 +62,20 @@ class AgentOptions:
         bridge: the way to its agents.
         rules: what their turns are bound by.
         history: whether its agents are told with each turn what was said before.
+        kept: whether that is kept for others in any case, to whom a turn of these sessions may be handed.
         memory: whether its agents keep sessions of their own, which they can be asked to take up again.
     """
 
     bridge: LoopRef[AgentBridge]
     rules: TurnRules
     history: bool = False
+    kept: bool = False
     memory: bool = False
+
+    @property
+    def transcript(self) -> bool:
+        """Whether these sessions keep in memory what was said."""
+        return self.history or self.kept
 
 
 @attrs.frozen(kw_only=True)
@@ -67,12 +87,29 @@ class SessionOptions(LogOptions):
         quota: bytes of a session's log beyond which it takes no more turns; 0 for no limit.
         traces: where each turn's way is noted.
         on_turn_ended: told (session id, turn id, agent, outcome, seconds) of each durable end.
+        on_dispatch: asked who is to have a turn that no agent has taken up; None if nobody has anything to say.
     """
 
     agents: Mapping[str, AgentOptions]
     quota: int = 0
     traces: Traces
     on_turn_ended: Callable[[str, str, str, str, float], None]
+    on_dispatch: OnDispatch | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ProjectOptions:
+    """Who serves projects.
+
+    Attributes:
+        agent: the agent profile's name.
+        bridge: the way to its agents.
+        feedback: seconds that they have for an answer.
+    """
+
+    agent: str
+    bridge: LoopRef[ProjectBridge]
+    feedback: float
 
 
 @attrs.frozen(kw_only=True)
@@ -81,6 +118,8 @@ class RoomOptions(LogOptions):
 
     Attributes:
         history: newest events kept; 0 for no log at all.
+        projects: who serves those that are projects; None if nobody does.
     """
 
     history: int
+    projects: ProjectOptions | None = None

@@ -12,8 +12,17 @@ from broker.messages import Principal
 def test_the_table_lists_each_hook_with_its_kind_its_arguments_and_a_sentence() -> None:
     gates = [name for name, hook in HOOKS.items() if hook.kind == "gate"]
     observers = [name for name, hook in HOOKS.items() if hook.kind == "observer"]
-    assert gates == ["on_handshake", "on_auth", "on_message", "on_control", "on_permission", "on_turn"]
-    assert observers == ["connected", "disconnected", "committed", "turn_ended", "failed"]
+    assert gates == [
+        "on_handshake",
+        "on_auth",
+        "on_message",
+        "on_control",
+        "on_permission",
+        "on_content",
+        "on_turn",
+        "on_dispatch",
+    ]
+    assert observers == ["connected", "disconnected", "answered", "committed", "turn_ended", "failed"]
     assert HOOKS["disconnected"].parameters == ("peer", "code")
     assert all(hook.summary.endswith(".") for hook in HOOKS.values())
 
@@ -48,7 +57,7 @@ def test_values_given_to_hooks_cannot_be_changed() -> None:
         turn.content = b'"other"'  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("name", ["on_control", "reload", "trouble"])
+@pytest.mark.parametrize("name", ["on_control", "on_dispatch", "reload", "trouble"])
 def test_what_nothing_waits_for_cannot_be_async(name: str) -> None:
     async def method(self: Plugin, value: object = None) -> None: ...
 

@@ -66,6 +66,7 @@ class Hooks:
         dispatch: for `broker.extensions.dispatching.decide` with an `Attempt`.
         connected: observers for `observe` with a `Peer`.
         disconnected: with a `Peer` and the close code.
+        answered: with an `Answered`.
         committed: with the log's name and its records.
         turn_ended: with a `TurnEnded`.
         failed: with a `Failure`.
@@ -103,6 +104,7 @@ class Hooks:
         self.dispatch = compiled(plugins, "on_dispatch")
         self.connected = compiled(plugins, "connected")
         self.disconnected = compiled(plugins, "disconnected")
+        self.answered = compiled(plugins, "answered")
         self.committed = compiled(plugins, "committed")
         self.turn_ended = compiled(plugins, "turn_ended")
         self.failed = compiled(plugins, "failed")

@@ -64,24 +64,28 @@ class Found:
     """A plugin there is, whether it is to be loaded or not.
 
     Attributes:
-        name: the file's stem, the package's name or the entry point's name.
-        source: where it was found.
-        path: the file or the package's folder; None for an entry point.
-        entry_point: None for a file.
+        name: the file's stem, the package's name, the entry point's name, or what the class calls itself.
+        source: where it was found; `given` for a class that a program has handed over.
+        path: the file or the package's folder; None for an entry point and a class.
+        entry_point: None for a file and a class.
+        given: the class that was handed over.
         rival: another of the same name and source; which of them is meant cannot be known.
         hides: one of the same name whose place it takes.
     """
 
     name: str
-    source: Literal["drop-in", "built-in", "entry point"]
+    source: Literal["drop-in", "built-in", "entry point", "given"]
     path: Path | None = None
     entry_point: EntryPoint | None = None
+    given: type[Plugin] | None = None
     rival: str | None = None
     hides: "Found | None" = None
 
     @property
     def location(self) -> str:
         """Where it is, for people."""
+        if self.given:
+            return f"{self.given.__module__}:{self.given.__qualname__}"
         return self.entry_point.value if self.entry_point else str(self.path)
 
     def load(self) -> type[Plugin]:
@@ -93,7 +97,7 @@ class Found:
         """
         if self.rival:
             raise ValueError(f"there are two of that name: {self.location} and {self.rival}")
-        loaded = self.entry_point.load() if self.entry_point else self._execute(self.path or Path())
+        loaded = self._given_or_loaded()
         plugin = _only_plugin(loaded) if isinstance(loaded, ModuleType) else loaded
         if not (isinstance(plugin, type) and issubclass(plugin, Plugin)):
             raise TypeError(f"{self.location} is no subclass of broker.hooks.Plugin")
@@ -103,6 +107,11 @@ class Found:
             raise ValueError(f"the plugin calls itself {plugin.name!r}, and its {self.source} {self.name!r}")
         plugin.name = self.name
         return plugin
+
+    def _given_or_loaded(self) -> Any:
+        if self.given or self.entry_point is None:
+            return self.given or self._execute(self.path or Path())
+        return self.entry_point.load()
 
     @property
     def version(self) -> str | None:

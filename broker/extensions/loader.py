@@ -1,7 +1,8 @@
 """Loads the plugins that the configuration names, takes them through their life, and says how each fared."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from loguru import logger
@@ -100,13 +101,18 @@ class Plugins:
                 text = "plugin {} is the drop-in {}, in the place of the {} of that name"
                 logger.warning(text, record.name, record.found.location, hidden.source)
 
-    def create(self, broker: Broker) -> None:
-        """Make each plugin; one that fails becomes a problem."""
+    def create(self, broker: Broker, seen_by: Callable[[str], Broker] | None = None) -> None:
+        """Make each plugin; one that fails becomes a problem.
+
+        Args:
+            broker: what it is given.
+            seen_by: returns what one plugin is given in its place, by its name.
+        """
         for record in self.records:
             if record.plugin is None or record.problems:
                 continue
             try:
-                record.instance = record.plugin(record.settings, broker)
+                record.instance = record.plugin(record.settings, seen_by(record.name) if seen_by else broker)
             except (Exception, SystemExit) as e:  # noqa: BLE001 - a plugin's failure is its own, whatever it is
                 record.fail(Status.START_ERROR, own_frames(e))
 
@@ -183,14 +189,17 @@ class Plugins:
         return waiting
 
 
-def load(settings: PluginSettings, config_file: Path | None = None) -> Plugins:
+def load(
+    settings: PluginSettings, config_file: Path | None = None, given: Mapping[str, type[Plugin]] = MappingProxyType({})
+) -> Plugins:
     """Load the plugins that `settings` names; others that are there are listed and their code is not run.
 
     Args:
         settings: the broker's.
         config_file: what a relative `plugins_dir` is relative to the folder of; the working directory without it.
+        given: classes by name, which go before any that are found.
     """
-    there = _there(settings, config_file)
+    there = _there(settings, config_file) | {name: Found(name, "given", given=plugin) for name, plugin in given.items()}
     named = [_load_one(name, block, there) for name, block in settings.plugins.items()]
     others = [PluginRecord(name, found=there[name]) for name in sorted(there.keys() - settings.plugins.keys())]
     return Plugins(named + others, config_file)

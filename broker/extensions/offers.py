@@ -29,12 +29,16 @@ class Action:
         name: what clients call it.
         call: takes the peer and the decoded payload.
         decode: makes the payload of JSON.
+        whole: whether it is given the client's whole message instead of the payload.
+        timeout: seconds that it may take; None for as long as any.
     """
 
     plugin: str
     name: str
     call: Callable[..., Any]
     decode: Callable[[bytes], Any]
+    whole: bool = False
+    timeout: float | None = None
 
 
 @attrs.frozen(eq=False)

@@ -12,6 +12,7 @@ from broker.config.units import ByteRate, Count, Duration, Percent, Positive, Ra
 from broker.hooks.offered import ActionHandler, Broker, Context, Event, MessageHandler, Route
 from broker.hooks.plugin import HOOKS, Hook, NoSettings, Plugin
 from broker.hooks.told import (
+    Answered,
     Attempt,
     Auth,
     Content,
@@ -33,6 +34,7 @@ from broker.stats import Histogram, Stats
 __all__ = [
     "HOOKS",
     "ActionHandler",
+    "Answered",
     "Attempt",
     "Auth",
     "Broker",

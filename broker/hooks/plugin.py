@@ -9,6 +9,7 @@ import attrs
 
 from broker.hooks.offered import ActionHandler, Broker, Route
 from broker.hooks.told import (
+    Answered,
     Attempt,
     Auth,
     Content,
@@ -217,6 +218,10 @@ class Plugin:
     @_observer
     def disconnected(self, peer: Peer, code: int) -> Awaitable[None] | None:
         """See a client that is gone; `code` is the WebSocket close code, 1006 for a line that broke."""
+
+    @_observer
+    def answered(self, answer: Answered) -> Awaitable[None] | None:
+        """See what became of a client's request, just before the client does; called for every one, so be quick."""
 
     @_observer
     def committed(self, log: str, records: Sequence[Record]) -> Awaitable[None] | None:

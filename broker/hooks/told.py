@@ -4,15 +4,17 @@ Those that are made for every message are msgspec's, which it makes in a fifth o
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 import msgspec
 from attrs.validators import and_, ge, instance_of, le, max_len
 
+from broker.errors import BrokerError
 from broker.messages import Principal
 
 __all__ = [
+    "Answered",
     "Attempt",
     "Auth",
     "Content",
@@ -106,6 +108,7 @@ class Inbound(msgspec.Struct, frozen=True, gc=False):
         kind: what its own format calls it, such as `user_feedback`; natively and over HTTP the action.
         payload: JSON of what the action is given; empty for one that cannot be read. Tokens travel in it.
         text: the whole message as it came, of a request its body; left out of `repr` likewise.
+        id: the client's own id of it is its `str`; None for a message without one, and for a request.
     """
 
     peer: Peer
@@ -114,10 +117,33 @@ class Inbound(msgspec.Struct, frozen=True, gc=False):
     kind: str = ""
     payload: bytes = b""
     text: bytes = b""
+    id: Any = None
 
     def __repr__(self) -> str:
         """Return all but what it says."""
         return f"Inbound(peer={self.peer!r}, action={self.action!r}, size={self.size}, kind={self.kind!r})"
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """What became of a client's request: it was answered, or refused.
+
+    Attributes:
+        peer: whose it was; of a request over HTTP that was not let in nobody's.
+        action: what it asked for, as in `Inbound`; empty where that is not known.
+        kind: what its own format calls it.
+        id: the client's own id of it is its `str`; None for one without.
+        size: its length in bytes.
+        seconds: from its coming to its answer.
+        error: what it was refused with; None if it was done.
+    """
+
+    peer: Peer
+    action: str
+    kind: str
+    id: Any
+    size: int
+    seconds: float
+    error: BrokerError | None = None
 
 
 class Control(msgspec.Struct, frozen=True, gc=False):

@@ -7,6 +7,7 @@ import attrs
 import msgspec
 
 from broker.clock import rfc3339
+from broker.config.profiles import Approvals as Policy
 from broker.errors import BrokerError
 from broker.ids import new_id
 from broker.messages import ApprovalRequested
@@ -87,7 +88,7 @@ class Approvals:
     def __init__(self, out: Out, rules: TurnRules) -> None:
         self._out = out
         self._seconds = rules.deadlines.approval
-        self._chosen_kinds = _POLICIES[rules.approvals]
+        self.govern(rules.approvals)
         self._open: dict[str, Approval] = {}
         self._resolved: dict[str, Resolution] = {}
 
@@ -104,6 +105,10 @@ class Approvals:
     def views(self) -> list[dict[str, Any]]:
         """Return what people who attach are told of the open questions."""
         return [approval.view() for approval in self._open.values()]
+
+    def govern(self, policy: Policy) -> None:
+        """From now on, have questions answered by this policy."""
+        self._chosen_kinds = _POLICIES[policy]
 
     def request(self, event: ApprovalRequested, now: float) -> bool:
         """Ask a person, or answer by the profile's policy; a question nobody can answer is refused at once.

@@ -92,6 +92,7 @@ class Ending:
         error: `{code, message, retryable}` of a turn that failed.
         stop_reason: the agent's word for why it is over.
         usage: JSON of what it cost.
+        degraded: whether the broker answered in the place of an agent.
     """
 
     outcome: Outcome
@@ -103,6 +104,7 @@ class Ending:
     error: dict[str, Any] | None = None
     stop_reason: str | None = None
     usage: bytes | None = None
+    degraded: bool = False
 
     def obey(self, cause: Cause, *, forced: bool) -> None:
         """Make this the ending of a turn that was being stopped: the cause decides, whatever the agent says then."""
@@ -117,16 +119,11 @@ class Ending:
                 data["empty"] = True
         elif self.outcome == "cancelled":
             data["by"] = self.by
-        if self.forced:
-            data["forced"] = True
-        if self.deadline is not None:
-            data["deadline"] = self.deadline
-        if self.reason is not None:
-            data["reason"] = self.reason
-        if self.error is not None:
-            data["error"] = self.error
-        if self.stop_reason is not None:
-            data["stop_reason"] = self.stop_reason
+        data.update({flag: True for flag in ("forced", "degraded") if getattr(self, flag)})
+        for field in ("deadline", "reason", "error", "stop_reason"):
+            value = getattr(self, field)
+            if value is not None:
+                data[field] = value
         if self.usage is not None:
             data["usage"] = msgspec.Raw(self.usage)
         return _encode(data)

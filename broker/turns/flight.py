@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from broker.ids import new_id
 from broker.messages import (
     AgentEvent,
     AgentRecord,
@@ -97,6 +98,13 @@ class Flight:
         if not self._approvals.waiting and self.turn.state == "awaiting_approval":
             self._clocks.heard_at = now
             self._enter("running")
+
+    def degrade(self, text: str, reason: str) -> None:
+        """End the turn with an answer of the broker's own, for no agent takes it."""
+        answer = {"message_id": new_id(), "role": "assistant", "content": text, "degraded": True}
+        self._out.write("message.completed", _encode(answer), self.turn.turn_id)
+        self._produced = True
+        self._finish("completed", reason, stop_reason="degraded", degraded=True)
 
     # -- what the agent says ------------------------------------------------------------------------
 

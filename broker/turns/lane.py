@@ -114,6 +114,16 @@ class Lane:
             self._flight.lose(reason)
             self._next(now)
 
+    def hand_on(self, rules: TurnRules) -> None:
+        """From now on, have questions answered as this agent's profile says; the deadlines of turns stay their own."""
+        self._approvals.govern(rules.approvals)
+
+    def degrade(self, text: str, reason: str, *, now: float) -> None:
+        """End the running turn with an answer of the broker's own, for no agent takes it."""
+        if self._flight is not None:
+            self._flight.degrade(text, reason)
+            self._next(now)
+
     def halt(self, reason: str, *, now: float) -> None:
         """End what runs and start nothing more: the broker stops, and queued turns go on after it (P5)."""
         self.rest()

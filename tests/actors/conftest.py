@@ -15,11 +15,11 @@ from broker.actors.connection import Connection
 from broker.actors.connection_mail import ConnectionOptions
 from broker.actors.lifecycle import StopSession
 from broker.actors.options import AgentOptions, OnDispatch, RoomOptions, SessionOptions
+from broker.actors.project import make_room
 from broker.actors.ref import LoopRef
 from broker.actors.registry import Registry, RegistryOptions
 from broker.actors.reply import SocketReply
 from broker.actors.requests import Connected, CreateSession, Disconnected, ToRoom, ToSession, Wake
-from broker.actors.room import Room
 from broker.actors.session import Session
 from broker.actors.store import Store, StoreHandle
 from broker.actors.supervisor import Supervisor
@@ -239,7 +239,7 @@ class House:
             clock=clock,
             stats=self.stats,
             session=lambda session_id, row, chosen: Session(session_id, self.sessions, row, chosen=chosen),
-            room=lambda name: Room(name, self.rooms),
+            room=lambda name: make_room(name, self.rooms),
             idle_after=3600.0,
         )
         self.registry = self.supervisor.start(lambda: Registry(options))
@@ -298,7 +298,7 @@ class House:
 
     async def wake(self) -> None:
         """Take up the sessions whose turns are open, as the broker does when it starts."""
-        for session_id in await self.handle.read("sessions_with_open_turns"):
+        for session_id in await self.handle.read("unfinished_sessions"):
             self.registry.tell(Wake(session_id))
         await self.settle()
 

@@ -22,7 +22,7 @@ from broker.testing import FakeAgent, ManualClock
 from broker.traces import Traces
 
 
-def make(profiles: dict[str, AgentProfile], **kinds: FakeAgent) -> Agents:
+def make(profiles: dict[str, AgentProfile], *, handing: bool = False, **kinds: FakeAgent) -> Agents:
     clock = ManualClock()
     return Agents(
         profiles,
@@ -31,6 +31,7 @@ def make(profiles: dict[str, AgentProfile], **kinds: FakeAgent) -> Agents:
         supervisor=Supervisor(clock),
         clock=clock,
         traces=Traces(clock.now),
+        handing=handing,
     )
 
 
@@ -57,6 +58,15 @@ async def test_agents_are_told_what_was_said_or_asked_what_they_remember_by_thei
     options = make(PROFILES).options
     assert [name for name in PROFILES if options[name].history] == ["websocket", "worker", "anthropic"]
     assert [name for name in PROFILES if options[name].memory] == ["acp"]
+
+
+async def test_what_was_said_is_kept_for_others_where_turns_may_be_handed_to_one_that_is_told() -> None:
+    only = {name: PROFILES[name] for name in ("echo", "acp")}
+    for profiles, handing, kept in ((PROFILES, True, list(PROFILES)), (only, True, []), (PROFILES, False, [])):
+        options = make(profiles, handing=handing).options
+        assert [name for name in profiles if options[name].kept] == kept
+        told = ["websocket", "worker", "anthropic"] if profiles is PROFILES else []
+        assert [name for name in profiles if options[name].transcript] == (kept or told)
 
 
 async def test_all_kinds_begin_and_end_although_one_of_them_breaks() -> None:

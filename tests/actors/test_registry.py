@@ -72,6 +72,7 @@ async def test_connections_are_counted_and_for_an_admin_listed_with_what_they_fo
         "protocol": "broker.v1.json",
         "address": "127.0.0.1",
         "connected_at": "2023-11-14T22:13:20.000Z",
+        "outbox_bytes": 0,
         "rooms": ["lobby"],
         "sessions": [session_id],
     }

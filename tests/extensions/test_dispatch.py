@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from loguru import logger
 
+from broker import logs
 from broker.errors import BrokerError
 from broker.extensions.dispatch import OBSERVING, Hooks, overridden
 from broker.hooks import (
@@ -72,8 +73,9 @@ def stats() -> Stats:
 
 
 @pytest.fixture
-def lines() -> Iterator[list[str]]:
-    """What is logged meanwhile, tracebacks included."""
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What is logged meanwhile, tracebacks included, as if nothing had been before."""
+    monkeypatch.setattr(logs, "_limiter", logs.Limiter())
     written: list[str] = []
     sink = logger.add(lambda message: written.append(str(message)), format="{message}", backtrace=False)
     yield written
@@ -197,7 +199,7 @@ GIVEN = {
     "on_content": Content(Principal("ann"), "turn.start", "s", b'"hi"'),
     "on_turn": TurnRequest("s", Principal("ann"), b'"hi"'),
 }
-GATES = [name for name, hook in HOOKS.items() if hook.kind == "gate"]
+GATES = [name for name, hook in HOOKS.items() if hook.kind == "gate" and name != "on_dispatch"]
 OBSERVERS = [name for name, hook in HOOKS.items() if hook.kind == "observer"]
 
 

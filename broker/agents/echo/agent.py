@@ -10,11 +10,11 @@ import msgspec
 
 from broker.agents.echo.faults import Actor, perform
 from broker.agents.echo.play import BREATH, CallLater, Play, Script
-from broker.agents.port import Configuration, Configured, Emit, Opening
+from broker.agents.port import Answered, Configuration, Configured, Emit, News, Opening, Say, UserFeedback
 from broker.errors import BrokerError
 from broker.messages import Prompt, TextDelta, TurnFailed, TurnSettled
 
-__all__ = ["EchoAgent", "EchoLink", "chunks_of", "text_of"]
+__all__ = ["EchoAgent", "EchoLink", "EchoProjects", "chunks_of", "text_of"]
 
 _WORD = re.compile(r"\S+\s*|\s+")
 
@@ -70,6 +70,10 @@ class EchoAgent:
     def open(self, opening: Opening, emit: Emit) -> "EchoLink":
         """Return a line that answers with whatever it is asked."""
         return EchoLink(self, emit)
+
+    def open_projects(self, say: Say, arrived: Callable[[], None]) -> "EchoProjects":
+        """Return an agent of projects that answers feedback with itself."""
+        return EchoProjects()
 
     async def start(self) -> None:
         """Do nothing: there is nothing to start."""
@@ -157,6 +161,20 @@ class EchoLink:
         if self._play is not None:
             self._play.stop()
             self._play = None
+
+
+class EchoProjects:
+    """The echo's part in projects; a `broker.agents.port.ProjectLink`."""
+
+    def tell(self, news: News) -> None:
+        """Take note."""
+
+    def ask(self, feedback: UserFeedback, answered: Answered) -> None:
+        """Answer with what was said."""
+        answered(feedback.data)
+
+    def forget(self, feedback: UserFeedback) -> None:
+        """Do nothing: nothing is ever open."""
 
 
 def _in_slices(turn_id: str, chunks: list[str]) -> Script:

@@ -210,6 +210,7 @@ FAULTS: Final = {
     "delay": Fault(_delay, "2s words", "waits that long before each word"),
     "ask": Fault(_ask, "words", "asks a person first, and says them if allowed"),
     "fail": Fault(_fail, "sentence", "ends the turn with an error"),
+    "refuse": Fault(_fail, "sentence", "does not take the turn, and says why", takes=False),
     "silence": Fault(_silence, "[after 3 words]", "says nothing more, for ever"),
     "ignore": Fault(_silence, "", "does not even take the turn", takes=False),
     "crash": Fault(_crash, "[after 3 words]", "is gone, as an agent that died"),

@@ -283,6 +283,10 @@ def test_fail_ends_the_turn_with_the_sentence_it_is_given(stage: Stage):
     assert stage.ask("/fail", "t2")[1].message == "The echo was told to fail."
 
 
+def test_refuse_does_not_take_the_turn(stage: Stage):
+    assert stage.ask("/refuse Not today.") == [TurnFailed("t1", "agent_unavailable", "Not today.")]
+
+
 @pytest.mark.parametrize("name", sorted(FAULTS))
 async def test_whatever_was_played_a_cut_line_is_silent(stage: Stage, name: str):
     stage.ask(f"/{name} 1s 1 after 1 words")
