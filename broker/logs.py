@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import IO, TYPE_CHECKING, Any, Final, Literal
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
 
 import msgspec
 from loguru import logger
@@ -52,7 +52,7 @@ def configure(
     write = _text_sink(out, colour=_coloured(environ, terminal=terminal)) if as_text else _json_sink(out)
     logger.remove()
     # The sinks read the record; what loguru would format costs more than they do.
-    logger.add(write, level=name, filter=_is_heard, format=_unformatted, colorize=False, diagnose=False)
+    logger.add(write, level=name, format=_unformatted, colorize=False, diagnose=False)
     _intercept(name)
 
 
@@ -202,10 +202,25 @@ def limited(key: object, seconds: float = 1.0, lines: int = 1) -> "Logger":
     """Return a logger for a line that may repeat: heard at most so many times in `seconds` per cause.
 
     The next line that is heard says how many were left out: `limited("accept").warning("cannot accept: {}", error)`.
+    What is left out reaches no sink at all, one of a program that the broker is embedded in neither.
     """
     count = _limiter.left_out(key, seconds, lines)
-    return logger.bind(left_out=count, muted=count is None)
+    return cast("Logger", _SILENCE) if count is None else logger.bind(left_out=count)
 
 
-def _is_heard(record: "Record") -> bool:
-    return not record["extra"].get("muted")
+class _Silence:
+    """A logger that says nothing."""
+
+    def opt(self, **_: object) -> "_Silence":
+        """Return itself, whatever it is to say, and with what."""
+        return self
+
+    bind = opt
+
+    def warning(self, *_: object, **__: object) -> None:
+        """Say nothing."""
+
+    debug = info = error = warning
+
+
+_SILENCE: Final = _Silence()

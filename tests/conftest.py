@@ -109,12 +109,12 @@ Dial = Callable[..., Awaitable[Client]]
 
 @pytest.fixture
 async def dial() -> AsyncIterator[Dial]:
-    """Open clients, to be called with a port and perhaps a query; options are those of `websockets.connect`."""
+    """Open clients, to be called with a port, perhaps a query or a path; options are those of `websockets.connect`."""
     clients: list[Client] = []
 
-    async def open_client(port: int, query: str = "", **options: Any) -> Client:
+    async def open_client(port: int, query: str = "", path: str = "/ws", **options: Any) -> Client:
         options = {"compression": None, "ping_interval": None, "close_timeout": 2, "max_size": None, **options}
-        client = Client(await connect(f"ws://127.0.0.1:{port}/ws{query}", **options))
+        client = Client(await connect(f"ws://127.0.0.1:{port}{path}{query}", **options))
         clients.append(client)
         client.welcome = (await client.event("welcome"))["data"]
         return client

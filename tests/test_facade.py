@@ -34,14 +34,14 @@ async def test_a_plugin_that_leaks_tasks_is_stopped_at_a_thousand_and_others_are
     assert ran == ["others"]
     over.set()
     await asyncio.gather(*tasks)
-    await until(lambda: not facade._tasks)
-    assert not facade._spawned
+    await until(lambda: not facade._behind.tasks)
+    assert not facade._behind.spawned
     await facade.spawn(leak(), name="leak")
 
 
 async def test_what_plugins_left_running_is_cancelled_at_the_end(facade: Facade) -> None:
     task = facade.spawn(asyncio.Event().wait(), name="for ever")
     await asyncio.sleep(0)
-    facade.stop()
+    facade.cancel_spawned()
     await asyncio.wait({task})
     assert task.cancelled()

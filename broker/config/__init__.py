@@ -1,6 +1,6 @@
 """Settings from a YAML file, the environment and flags, with every mistake reported at its place."""
 
-from broker.config.load import EX_CONFIG, Loaded, load
+from broker.config.load import EX_CONFIG, Loaded, load, take
 from broker.config.problems import ConfigErrors, Problem
 from broker.config.secret import Secret
 from broker.config.settings import (
@@ -55,4 +55,5 @@ __all__ = [
     "Store",
     "load",
     "structure_block",
+    "take",
 ]

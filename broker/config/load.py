@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
 from broker.config.checks import clashes
+from broker.config.given import GIVEN, located
 from broker.config.layers import overlay
 from broker.config.problems import ConfigErrors, Problem
 from broker.config.reader import read
@@ -14,7 +15,7 @@ from broker.config.settings import Settings
 from broker.config.structure import structure_settings
 from broker.config.tree import Located, Place, find
 
-__all__ = ["EX_CONFIG", "Loaded", "load"]
+__all__ = ["EX_CONFIG", "Loaded", "load", "take"]
 
 DEPTH: Final = 5
 """How far up the wrong parts are left out before the others are looked at no further; no setting lies deeper."""
@@ -61,6 +62,34 @@ def load(
     if root.value is None:
         root = attrs.evolve(root, value={})
     problems += overlay(root, environ, overrides)
+    return _checked(root, problems, path)
+
+
+def take(given: Mapping[str, Any] | Settings) -> Loaded:
+    """Check settings that a program has made, and take them as they are: neither a file nor the environment counts.
+
+    Args:
+        given: the same blocks and settings as in a file, as dictionaries, lists and plain values; or whole settings, of
+            which only the rules between them are left to be checked.
+
+    Raises:
+        ConfigErrors: every mistake that was found.
+    """
+    if not isinstance(given, Settings):
+        root, problems = located(given)
+        return _checked(root, problems, None)
+    broken = [Problem(clash.paths[0], clash.message, GIVEN) for clash in clashes(given)]
+    if broken:
+        raise ConfigErrors(broken)
+    return Loaded(given, {}, None, Located({}, GIVEN, GIVEN))
+
+
+def _checked(root: Located, problems: list[Problem], path: Path | None) -> Loaded:
+    """Return what a tree says, if nothing is wrong with it.
+
+    Raises:
+        ConfigErrors: the problems known already, and every mistake in the tree.
+    """
     problems += _unwritable(root)
     settings, mistakes = _structured(root)
     blamed = [problem.path for problem in problems + mistakes]

@@ -32,6 +32,7 @@ __all__ = [
     "Limits",
     "Listen",
     "Log",
+    "Projects",
     "Rooms",
     "Runtime",
     "Sessions",
@@ -77,15 +78,17 @@ class Listen:
 
 @attrs.frozen(kw_only=True)
 class Heartbeat:
-    """How a dead peer is noticed.
+    """How a dead peer is noticed, and one that only sits there.
 
     Attributes:
         interval: Time between pings.
         timeout: Time a peer has to answer one; less than the interval.
+        idle: Time without a message after which a client is closed with 4504, looked at once an interval; 0 for never.
     """
 
     interval: Annotated[Duration, Positive] = 30.0
     timeout: Annotated[Duration, Positive] = 10.0
+    idle: Duration = 0.0
 
 
 @attrs.frozen(kw_only=True)
@@ -111,7 +114,7 @@ class Limits:
     errors_per_minute: Count = 60
     message_timeout: Annotated[Duration, Positive] = 30.0
     handshake: Annotated[Duration, Positive] = 10.0
-    unknown_per_address: Count = 100
+    unknown_per_address: Count = 1000
     memory: Size = 0
 
 
@@ -159,16 +162,31 @@ class Rooms:
 
 
 @attrs.frozen(kw_only=True)
+class Projects:
+    """Who serves projects, which are the rooms whose names begin with project: (docs/projects.md).
+
+    Attributes:
+        agent: The agent profile that is told of them and answers feedback; null for none.
+        feedback: Time that it has for an answer.
+    """
+
+    agent: str | None = None
+    feedback: Annotated[Duration, Positive] = 30.0
+
+
+@attrs.frozen(kw_only=True)
 class Log:
     """What is logged, and how; always on stderr.
 
     Attributes:
         level: The least severe level that is written.
         format: auto is text in a terminal and JSON lines otherwise.
+        access: Whether each request over HTTP has its line.
     """
 
     level: Literal["trace", "debug", "info", "warning", "error", "critical"] = "info"
     format: Literal["auto", "text", "json"] = "auto"
+    access: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -204,6 +222,7 @@ class Settings:
         store: Where the logs are kept.
         sessions: How long sessions stay, and where their agents may work.
         rooms: What is kept of rooms.
+        projects: Who serves projects.
         agents: Agent profiles by name.
         default_agent: The agent of a session that names none.
         plugins_dir: Folder of drop-in plugins, relative to the configuration file; null for none.
@@ -219,6 +238,7 @@ class Settings:
     store: Store = attrs.Factory(Store)
     sessions: Sessions = attrs.Factory(Sessions)
     rooms: Rooms = attrs.Factory(Rooms)
+    projects: Projects = attrs.Factory(Projects)
     agents: dict[Name, AgentProfile] = attrs.field(factory=lambda: {"echo": EchoProfile()})
     default_agent: str = "echo"
     plugins_dir: Text | None = "plugins"

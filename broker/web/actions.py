@@ -134,6 +134,7 @@ def new_session(services: Services, create: payloads.Create, by: Principal) -> S
         closed=False,
         created_at=now,
         updated_at=now,
+        ephemeral=create.ephemeral,
     )
 
 
@@ -311,3 +312,14 @@ async def _room_history(caller: Caller, history: payloads.RoomHistory, request_i
     check_name(history.room, "$.payload.room")
     operation = ops.RoomHistory(caller.peer.principal, history.before_seq, history.limit)
     caller.respond(request_id, encode_events(await caller.services.ask_room(history.room, operation)))
+
+
+# -- projects ---------------------------------------------------------------------------------------
+
+
+@_action("project.feedback", payloads.Feedback, "room")
+def _project_feedback(caller: Caller, feedback: payloads.Feedback, request_id: RequestId | None) -> None:
+    check_name(feedback.project, "$.payload.project")
+    by, name = caller.peer.principal, feedback.feedback_id or new_id()
+    operation = ops.Feedback(by, caller.sender, caller.ref, name, bytes(feedback.data))
+    caller.to_room(feedback.room, operation, request_id)

@@ -10,6 +10,7 @@ from broker.web.problems import problems
 from broker.web.services import SERVICES, Services
 from broker.web.site import add_routes
 from broker.web.socket import client_socket
+from broker.web.visits import place_visit, visits
 
 __all__ = ["make_web_app"]
 
@@ -20,7 +21,8 @@ def make_web_app(services: Services) -> web.Application:
     Raises:
         PluginRefused: a plugin's route cannot be served.
     """
-    app = web.Application(middlewares=[doors, problems], client_max_size=services.settings.limits.message_bytes)
+    way_in = [visits, doors, place_visit, problems]
+    app = web.Application(middlewares=way_in, client_max_size=services.settings.limits.message_bytes)
     app[SERVICES] = services
     beat = services.settings.heartbeat  # a peer that is that silent is given up too
     app[UNFINISHED] = Deadlines(beat.interval + beat.timeout, services.clock)

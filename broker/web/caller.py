@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from time import monotonic
 from typing import Any, Final, NoReturn
 
 import attrs
@@ -28,6 +29,7 @@ from broker.web.reader import Reader
 from broker.web.refusal import GOOD_BYE_SECONDS
 from broker.web.services import Encode, Services, to_json
 from broker.web.tracing import SOCKET, refuse
+from broker.web.watch import Watch
 
 __all__ = ["ActionRow", "Caller"]
 
@@ -80,11 +82,12 @@ class Caller:
             first message has to be `auth`, and whatever is refused to it ends its connection.
         authenticating: whether a token that it has shown is being looked at.
         reader: reads its socket; None before that is so.
+        watch: knows what it has asked for, where a plugin wants to see what becomes of it.
     """
 
     __slots__ = (
         *("_actions", "_ear", "_errors", "_errors_since", "_waiting"),
-        *("authenticating", "deadline", "guest", "peer", "reader", "ref", "sender", "services"),
+        *("authenticating", "deadline", "guest", "peer", "reader", "ref", "sender", "services", "watch"),
     )
 
     def __init__(
@@ -102,6 +105,7 @@ class Caller:
         self.deadline: Timer | None = None
         self.authenticating = False
         self.reader: Reader | None = None
+        self.watch = Watch(services.hooks) if services.hooks.answered else None
         self.become(peer)
         self._actions = actions
         self._ear = ear
@@ -126,11 +130,14 @@ class Caller:
             return
         request.text = text
         try:
+            if self.watch is not None:
+                self.watch.asked(request)
             if self.deadline is not None:
                 self._check_first(request)
             if services.hooks.message:
                 action = request.action
-                inbound = Inbound(self.peer, action, len(text), request.kind or action, request.payload, text)
+                kind = request.kind or action
+                inbound = Inbound(self.peer, action, len(text), kind, request.payload, text, request.id)
                 waiting = services.hooks.run_gates(services.hooks.message, inbound)
                 if waiting is not None:
                     self._later(_then(waiting, self._act, request), request)
@@ -142,6 +149,8 @@ class Caller:
     def ask(self, request: Request) -> None:
         """Ask for what the client's format wants next, in its name; the gates for messages saw what it began with."""
         try:
+            if self.watch is not None:
+                self.watch.asked(request)
             if self.deadline is not None:
                 self._check_first(request)
             self._act(request)
@@ -243,6 +252,9 @@ class Caller:
             raise BrokerError("unauthenticated", "Say who you are first, by `auth`, and wait for its answer.")
 
     def _act(self, request: Request) -> None:
+        if request.held:
+            self.respond(request.id, b"{}")
+            return
         row = self._actions.get(request.action)
         if row is None or (request.kind and request.kind in self.services.hooks.actions):
             self._act_by_plugin(request)
@@ -312,11 +324,11 @@ class Caller:
         actions = self.services.hooks.actions
         action = actions.get(request.kind or request.action) or actions.get(request.action)
         if action is None:
-            raise BrokerError("unknown_action", f"unknown action: {request.action[:128]}")
+            raise BrokerError("unknown_action", f"unknown action: {(request.kind or request.action)[:128]}")
         self._later(self._answer_by_plugin(action, request), request)
 
     async def _answer_by_plugin(self, action: Action, request: Request) -> None:
-        hooks = self.services.hooks
+        hooks, began = self.services.hooks, monotonic()
         judged = None
         while self.peer.principal is not judged:  # as in _once
             judged = self.peer.principal
@@ -324,7 +336,9 @@ class Caller:
             if waiting is not None:
                 await waiting
         payload = request.text if action.whole else request.payload
-        self.respond(request.id, await hooks.act(action, self.peer, payload))
+        answer = await hooks.act(action, self.peer, payload)
+        self.services.stats.request_seconds.observe(monotonic() - began)
+        self.respond(request.id, answer)
 
     def _later(self, work: Awaitable[None], request: Request) -> None:
         """See a request through that has to wait; only so many of one connection at a time (P7)."""

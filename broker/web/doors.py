@@ -10,6 +10,7 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
+import attrs
 from aiohttp import HttpVersion10, hdrs, web
 
 from broker.config import Listen
@@ -19,7 +20,18 @@ from broker.web.problems import Handler, problem_of, with_status
 from broker.web.proxies import Proxies
 from broker.web.services import SERVICES
 
-__all__ = ["check_host", "check_origin", "check_page", "choose_protocol", "doors", "guest_of", "is_loopback", "names"]
+__all__ = [
+    "ARRIVAL",
+    "Arrival",
+    "check_host",
+    "check_origin",
+    "check_page",
+    "choose_protocol",
+    "doors",
+    "guest_of",
+    "is_loopback",
+    "names",
+]
 
 SOCKETS: Final = frozenset({"agent", "ws", "ws.format"})
 """The names of the routes where a connection becomes a socket, and stays."""
@@ -29,12 +41,29 @@ _GUEST: Final = web.RequestKey("_GUEST", Guest)
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
+@attrs.frozen(eq=False)
+class Arrival:
+    """How a request came that somebody else's server has taken.
+
+    Attributes:
+        guest: how it is counted.
+        bound_to: the address that it came to.
+    """
+
+    guest: Guest
+    bound_to: str
+
+
+ARRIVAL: Final = web.RequestKey("ARRIVAL", Arrival)
+
+
 @web.middleware
 async def doors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let a request in under the address of its client, or refuse it before anything looks at it."""
     services = request.app[SERVICES]
     admission = services.admission
-    line: Guest | None = getattr(request.protocol, "guest", None)
+    arrival = request.get(ARRIVAL)
+    line: Guest | None = arrival.guest if arrival else getattr(request.protocol, "guest", None)
     guest = line
     proxied = admission.proxies.trust(request.remote)
     response: web.StreamResponse
@@ -212,7 +241,10 @@ def _check_headers(request: web.Request) -> None:
     if not host and request.version > HttpVersion10:
         raise with_status(BrokerError("invalid_message", "There is no Host."), HTTPStatus.BAD_REQUEST)
     listen = request.app[SERVICES].settings.listen
-    check_host(host, bound_to=listen.host, known=names(listen), strict=bool(listen.hosts))
+    arrival = request.get(ARRIVAL)
+    check_host(
+        host, bound_to=arrival.bound_to if arrival else listen.host, known=names(listen), strict=bool(listen.hosts)
+    )
 
 
 def _name(host: str) -> str:

@@ -10,6 +10,7 @@ from broker.hooks import Handshake, Permission, Undeclared
 from broker.messages import ANONYMOUS, Principal
 from broker.tickets import Tickets
 from broker.web.services import SERVICES, Services
+from broker.web.visits import introduce
 
 __all__ = [
     "admit",
@@ -110,6 +111,7 @@ async def require(request: web.Request, scope: str) -> Principal:
         BrokerError: `unauthenticated`, `forbidden`, or what a plugin refuses with.
     """
     by = await identify(request, "http")
+    introduce(request, by)
     if by is ANONYMOUS or scope in by.scopes:  # where nobody has to say who they are, everybody has every scope
         return by
     if by.user is None and not by.scopes:

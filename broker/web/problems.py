@@ -1,5 +1,6 @@
 """Errors over HTTP: RFC 9457 problem details with the codes of PROTOCOL 2b."""
 
+import re
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
@@ -14,6 +15,8 @@ __all__ = ["Handler", "problem", "problem_of", "problems", "refused", "with_stat
 
 _HEADERS: Final = ("Allow", "Retry-After", "Sec-WebSocket-Version")
 """Headers of aiohttp's own refusals that go out with a problem."""
+_STEP: Final = re.compile(r"\.([^.\[]+)|\[([^\]]*)\]")
+"""A step of a JSON path: `.name` or `[index]`."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _CODES: Final = {
     400: "invalid_message",
@@ -29,7 +32,16 @@ _CODES: Final = {
 def problem(error: BrokerError, status: int | None = None) -> web.Response:
     """Return an error as a response; `status` where the table's own does not fit."""
     number = int(status or error.status)
-    body = {"type": f"urn:actor-broker:error:{error.code}", "title": error.message, "status": number, **error.as_data()}
+    body = {
+        "type": f"urn:actor-broker:error:{error.code}",
+        "title": error.message,
+        "status": number,
+        "category": error.category,
+        **error.as_data(),
+        "recovery": error.recovery,
+    }
+    if error.field is not None:
+        body["place"] = {"field": error.field, **_pointer(error.field)}
     headers = {"X-Content-Type-Options": "nosniff"}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
@@ -38,6 +50,15 @@ def problem(error: BrokerError, status: int | None = None) -> web.Response:
     return web.Response(
         status=number, body=msgspec.json.encode(body), headers=headers, content_type="application/problem+json"
     )
+
+
+def _pointer(field: str) -> dict[str, str]:
+    """Return where in the body a field is, as a JSON pointer (RFC 6901); nothing for what is not in the body."""
+    if not field.startswith("$"):
+        return {}
+    whole = field.partition("[...]")[0]  # in which of them, nobody says
+    steps = [name or index for name, index in _STEP.findall(whole)]
+    return {"pointer": "".join(f"/{step.replace('~', '~0').replace('/', '~1')}" for step in steps)}
 
 
 def with_status(error: BrokerError, status: HTTPStatus) -> BrokerError:

@@ -38,7 +38,13 @@ class Receiver:
     def __init__(self, caller: Caller) -> None:
         self._caller = caller
         self._ref: LoopRef[Connection] = caller.ref
-        self.text = caller.take
+        self.text = self._take if caller.services.settings.heartbeat.idle else caller.take
+
+    def _take(self, text: bytes) -> None:
+        """Note that the client is not idle, and take its message."""
+        if self._ref.actor is not None:
+            self._ref.actor.spoke = True
+        self._caller.take(text)
 
     async def receive(self, socket: FrameSocket, request: web.Request) -> int:
         """Read the client to its end; return the close code that it ended with."""

@@ -74,6 +74,8 @@ async def _serve(
     services.stats.connections_total += 1
     services.heartbeats.add(ref)
     caller = Caller(services, ACTIONS, peer, dialect or wire, ref, guest_of(request))
+    if caller.watch is not None and ref.actor is not None:
+        ref.actor.told = caller.watch.told
     if dialect is not None and ref.actor is not None:
         ref.actor.ask = caller.ask
     if declare_within is None:

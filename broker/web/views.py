@@ -75,13 +75,18 @@ def _page(key: str, shown: list[dict[str, Any]], records: list[Record]) -> bytes
     return to_json(page)
 
 
-def ask_for_connections(by: Principal, listing: Listing) -> Connections:
+def ask_for_connections(by: Principal, listing: Listing, user: str | None = None) -> Connections:
     """Return what the registry is asked for `get_connections`: who is told of each, and not only how many, is admin.
+
+    Args:
+        by: who asks.
+        listing: which page.
+        user: whose connections; None for everybody's.
 
     Raises:
         BrokerError: `invalid_message`: the cursor is none of ours.
     """
-    return Connections(detailed="admin" in by.scopes, after=place(listing.cursor), limit=listing.limit + 1)
+    return Connections("admin" in by.scopes, place(listing.cursor), listing.limit + 1, user)
 
 
 def page_of_connections(found: dict[str, Any], listing: Listing) -> dict[str, Any]:

@@ -7,12 +7,16 @@ from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
+from broker.errors import Category
+
 __all__ = [
     "Connections",
     "Created",
     "Delivered",
     "Disconnected",
     "Events",
+    "Execution",
+    "FeedbackAnswer",
     "Happening",
     "Messages",
     "Problem",
@@ -21,6 +25,7 @@ __all__ = [
     "Rooms",
     "Sender",
     "Sessions",
+    "Snapshots",
     "Started",
     "Time",
     "View",
@@ -33,15 +38,25 @@ State = Literal["open", "closed"]
 Role = Literal["member", "viewer"]
 
 
+class Place(TypedDict):
+    """What is wrong with the request: a field by its path, with its JSON pointer if it is in the body."""
+
+    field: str
+    pointer: NotRequired[str]
+
+
 class Problem(TypedDict):
     """What went wrong (RFC 9457), with the code to decide by."""
 
     type: Annotated[str, Meta(pattern="^urn:actor-broker:error:[a-z_]+$")]
     title: str
     status: int
+    category: Category
     code: str
     message: str
     retryable: bool
+    recovery: str
+    place: NotRequired[Place]
     retry_after: NotRequired[float]
     field: NotRequired[str]
     hint: NotRequired[str]
@@ -71,6 +86,7 @@ class Session(TypedDict):
     workspace_dir: str | None
     owner: str | None
     members: dict[str, Role]
+    ephemeral: bool
     state: State
     created_at: Time
     updated_at: Time
@@ -115,6 +131,50 @@ class View(Session):
     queue: list[Turn]
     approvals: list[Approval]
     variables: dict[str, Any]
+
+
+class Position(TypedDict):
+    """How far a session has come: the newest record of its log."""
+
+    seq: int
+    event: str
+    at: Time
+    turn_id: NotRequired[str]
+
+
+class Execution(TypedDict):
+    """Where a session's work stands; `execution` says it in a word."""
+
+    session_id: str
+    agent: str
+    state: State
+    execution: Literal["idle", "queued", "dispatching", "running", "awaiting_approval", "cancelling"]
+    turn: Turn | None
+    queue: list[Turn]
+    approvals: list[Approval]
+    epoch: str
+    head: int
+    position: Position | None
+
+
+class Snapshot(TypedDict):
+    """A session's variables as they were after a change; `set` is what was asked for."""
+
+    seq: int
+    at: Time
+    by: str | None
+    set: dict[str, Any]
+    variables: dict[str, Any]
+    agent: NotRequired[str]
+    turn_id: NotRequired[str]
+
+
+class Snapshots(TypedDict):
+    """A session's variables as they are, and a page of their history, oldest first."""
+
+    variables: dict[str, Any]
+    snapshots: list[Snapshot]
+    before_seq: NotRequired[Before]
 
 
 class Record(TypedDict):
@@ -174,10 +234,11 @@ class Published(TypedDict):
 
 
 class Sender(TypedDict):
-    """Who sent something."""
+    """Who sent something; `agent` is the profile of the agent that did, if one did."""
 
     connection_id: str | None
     user: str | None
+    agent: NotRequired[str]
 
 
 class Happening(TypedDict):
@@ -214,6 +275,14 @@ class Rooms(TypedDict):
     cursor: NotRequired[Cursor]
 
 
+class FeedbackAnswer(TypedDict):
+    """What a project's agent answers to feedback; `data` is as it came."""
+
+    project: str
+    feedback_id: str
+    data: Any
+
+
 # -- connections ------------------------------------------------------------------------------------
 
 
@@ -224,13 +293,14 @@ class Delivered(TypedDict):
 
 
 class Connection(TypedDict):
-    """A client that is connected."""
+    """A client that is connected; `outbox_bytes` wait for it."""
 
     connection_id: str
     user: str | None
     protocol: str
     address: str
     connected_at: Time
+    outbox_bytes: int
     rooms: list[str]
     sessions: list[str]
 

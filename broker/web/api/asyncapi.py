@@ -33,6 +33,7 @@ ANSWERS: Final[Mapping[str, Any]] = {
     "turn.start": answers.Started,
     "room.publish": answers.Published,
     "room.history": answers.Events,
+    "project.feedback": answers.FeedbackAnswer,
     "trace": status.Traced,
 }
 """What actions answer, of those that answer as the HTTP API does."""
@@ -86,7 +87,14 @@ def _document() -> bytes:
         "operations": {**dict(_asked()), "notify": _notify(messages)},
         "components": {"messages": messages, "schemas": _schemas()},
         "x-error-codes": [
-            {"code": row.code, "retryable": row.retryable, "sentence": row.sentence} for row in ERRORS.values()
+            {
+                "code": row.code,
+                "category": row.category,
+                "retryable": row.retryable,
+                "sentence": row.sentence,
+                "recovery": row.recovery,
+            }
+            for row in ERRORS.values()
         ],
     }
     return to_json(document)

@@ -42,6 +42,26 @@ async def list_connections(call: Call, listing: payloads.Listing) -> Any:
 
 
 @attrs.define
+class UsersConnections(payloads.Listing):
+    """Whose connections, and which page of them."""
+
+    user: payloads.User = attrs.field(kw_only=True)
+
+
+@endpoint(
+    *("GET", "/users/{user}/connections", "get_connections", UsersConnections),
+    answer=answers.Connections,
+    resource="user",
+)
+async def list_users_connections(call: Call, wanted: UsersConnections) -> Any:
+    """Count a user's connections; with scope `admin` list them too, oldest first.
+
+    What is sent to the user (`POST /send`) goes to all of them.
+    """
+    return page_of_connections(await call.ask(ask_for_connections(call.by, wanted, wanted.user)), wanted)
+
+
+@attrs.define
 class ConnectionNamed:
     """A connection."""
 

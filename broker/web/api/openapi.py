@@ -33,6 +33,7 @@ _HEADERS_OF: Final = {401: ("WWW-Authenticate",), 409: ("Retry-After",), 429: ("
 _TAGS: Final = {
     "sessions": "Conversations and their turns.",
     "rooms": "Rooms and their events.",
+    "projects": "What users say to the agents of projects.",
     "connections": "Who is connected.",
     "users": "All connections of a user.",
     "broadcast": "Telling everybody.",

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
+from time import monotonic
 from typing import Any, Final
 
+import attrs
 from aiohttp import web
 
 from broker.errors import BrokerError
-from broker.hooks import Inbound, Peer
-from broker.web.api import connections, rooms, sessions, status, tickets
+from broker.hooks import Answered, Inbound, Peer
+from broker.messages import Principal
+from broker.web.api import connections, projects, rooms, sessions, status, tickets
 from broker.web.api.asyncapi import asyncapi
 from broker.web.api.doors import admit, dress, preflight
 from broker.web.api.endpoint import ENDPOINTS, PREFIX, Call, Endpoint
@@ -22,10 +25,29 @@ from broker.web.services import SERVICES, Services, to_json
 
 __all__ = ["add_api"]
 
-SUBJECTS: Final = (sessions, rooms, connections, tickets, status)
+SUBJECTS: Final = (sessions, rooms, projects, connections, tickets, status)
 """The modules whose functions are the endpoints; importing them fills the table."""
 _REPLAYS: Final = web.AppKey("_REPLAYS", Replays)
 _JSON: Final = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
+
+
+@attrs.define(eq=False)
+class _Seen:
+    """What is known of a request, for those who want to see what became of it.
+
+    Attributes:
+        operation: what it asks for.
+        began: when it came.
+        by: who asks.
+        size: bytes of its body.
+        error: what it was refused with.
+    """
+
+    operation: str
+    began: float
+    by: Principal = attrs.Factory(Principal)
+    size: int = 0
+    error: BrokerError | None = None
 
 
 def add_api(app: web.Application) -> None:
@@ -72,21 +94,36 @@ async def _describe(describe: Callable[[Services], bytes], request: web.Request)
 
 
 async def _serve(row: Endpoint, request: web.Request) -> web.StreamResponse:
+    """Answer a request, and say how long that took."""
+    seen = _Seen(row.operation, monotonic())
     try:
-        return await _answer(row, request)
+        return await _answer(row, request, seen)
     except BrokerError as e:
-        raise row.placed(e)  # noqa: B904 - it is the same
+        seen.error = row.placed(e)
+        raise seen.error  # noqa: B904 - it is the same
+    finally:
+        _tell(request, seen)
 
 
-async def _answer(row: Endpoint, request: web.Request) -> web.StreamResponse:
+def _tell(request: web.Request, seen: _Seen) -> None:
+    services, seconds = request.app[SERVICES], monotonic() - seen.began
+    services.stats.request_seconds.observe(seconds)
+    if services.hooks.answered:
+        peer = Peer("", seen.by, request.remote or "", "http")
+        answer = Answered(peer, seen.operation, seen.operation, None, seen.size, seconds, seen.error)
+        services.hooks.observe(services.hooks.answered, answer)
+
+
+async def _answer(row: Endpoint, request: web.Request, seen: _Seen) -> web.StreamResponse:
     """Let a request in, read it, and answer it, once for each key.
 
     Raises:
         BrokerError: it did not come so far that the endpoint was asked.
     """
     services = request.app[SERVICES]
-    by = await admit(request)
+    seen.by = by = await admit(request)
     body = await body_of(request, services.settings.limits.message_bytes) if row.takes_body else b""
+    seen.size = len(body)
     call = Call(services, by, check_key(request.headers.get("Idempotency-Key")) if row.keyed else None)
     if services.hooks.message:  # as on a socket, where nothing is looked at before it either
         peer = Peer("", by, request.remote or "", "http")
@@ -95,7 +132,7 @@ async def _answer(row: Endpoint, request: web.Request) -> web.StreamResponse:
     payload = read_body(row, path, body) if row.takes_body else read_query(row, path, request.query)
     await call.permit(row.operation, row.about(payload))
     services.load.check(row.operation, row.about(payload))
-    work = partial(_reply, row, call, payload)
+    work = partial(_reply, row, call, payload, seen)
     if call.key is None:
         return _response(await work())
     reply, replayed = await request.app[_REPLAYS].once((name_of(by), row.method, request.path, call.key), body, work)
@@ -109,12 +146,12 @@ def _response(reply: Reply) -> web.Response:
     return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
 
 
-async def _reply(row: Endpoint, call: Call, payload: Any) -> Reply:
+async def _reply(row: Endpoint, call: Call, payload: Any, seen: _Seen) -> Reply:
     """Return what an endpoint answers, or is refused with: a refusal may have to be given again as any answer."""
     try:
         answer = await row.run(call, await call.passed(row.operation, row.about(payload), payload))
     except Exception as e:  # noqa: BLE001 - as above
-        refusal = row.placed(refused(call.services, e))
+        seen.error = refusal = row.placed(refused(call.services, e))
         response = problem(refusal)
         final = not refusal.retryable and refusal.status < HTTPStatus.INTERNAL_SERVER_ERROR
         return Reply(response.status, bytes(response.body or b""), dict(response.headers), final=final)  # type: ignore[arg-type]

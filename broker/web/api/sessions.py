@@ -1,21 +1,24 @@
 """Sessions and their turns over HTTP."""
 
 import hashlib
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import attrs
+from msgspec import Meta
 
 from broker import operations as ops
 from broker.actors.following import FollowAnswer
 from broker.actors.requests import CreateSession
 from broker.errors import BrokerError
 from broker.hooks import TurnRequest
+from broker.messages import Record
 from broker.protocol import payloads
 from broker.protocol.checks import check_content, check_metadata
 from broker.web import views
 from broker.web.actions import new_session
 from broker.web.api import answers
 from broker.web.api.endpoint import Call, endpoint
+from broker.web.api.states import VARIABLES, encode_snapshots, state_data
 from broker.web.tracing import HTTP, answered, refuse
 from broker.web.views import encode_messages, encode_records
 
@@ -54,7 +57,7 @@ async def create_session(call: Call, create: payloads.Create) -> Any:
 )
 async def show_session(call: Call, named: payloads.Named) -> Any:
     """Show a session as it stands."""
-    return await call.services.ask_session(named.session_id, ops.Describe(call.by))
+    return await _view(call, named.session_id)
 
 
 @endpoint(
@@ -69,21 +72,63 @@ async def list_messages(call: Call, history: payloads.History) -> Any:
     return encode_messages(await _history(call, history))
 
 
+@attrs.define
+class RecordsWanted:
+    """Which page of which records: of those of some kinds (at most 16, with commas between), or of all."""
+
+    session_id: payloads.Id
+    before_seq: payloads.Seq | None = None
+    limit: payloads.Limit = 100
+    kind: Annotated[str, Meta(pattern=r"^[a-z._-]{1,64}(,[a-z._-]{1,64}){0,15}$(?!\n)")] | None = None
+
+
 @endpoint(
-    *("GET", "/sessions/{session_id}/records", "session.history", payloads.History),
+    *("GET", "/sessions/{session_id}/records", "session.history", RecordsWanted),
     answer=answers.Records,
+    resource="session_id",
+    errors=("not_found",),
+)
+async def list_records(call: Call, wanted: RecordsWanted) -> Any:
+    """Read the log: the newest records, or those before a number; all of them, or those of some kinds."""
+    kinds = None if wanted.kind is None else tuple(wanted.kind.split(","))
+    history = payloads.History(wanted.session_id, wanted.before_seq, wanted.limit)
+    return encode_records(await _history(call, history, kinds), call.by)
+
+
+@endpoint(
+    *("GET", "/sessions/{session_id}/variables", "session.history", payloads.History),
+    answer=answers.Snapshots,
     resource="session_id",
     fixed={"kind": "records"},
     errors=("not_found",),
 )
-async def list_records(call: Call, history: payloads.History) -> Any:
-    """Read the log: the newest records, or those before a number."""
-    return encode_records(await _history(call, history), call.by)
+async def list_variables(call: Call, history: payloads.History) -> Any:
+    """Read the variables: as they are, and as they were after each change, the newest or those before a number."""
+    records = await _history(call, history, VARIABLES)
+    return encode_snapshots(records, await _view(call, history.session_id))
 
 
-async def _history(call: Call, history: payloads.History) -> Any:
-    operation = ops.History(call.by, history.before_seq, history.limit, history.kind)
-    return await call.services.ask_session(history.session_id, operation)
+@endpoint(
+    *("GET", "/sessions/{session_id}/state", "session.attach", payloads.Named),
+    answer=answers.Execution,
+    resource="session_id",
+    errors=("not_found",),
+)
+async def show_state(call: Call, named: payloads.Named) -> Any:
+    """Show where a session's work stands: its turn, queue and open questions, and how far its log has come."""
+    newest = await _history(call, payloads.History(named.session_id, limit=1))
+    return state_data(await _view(call, named.session_id), newest, call.by)
+
+
+async def _view(call: Call, session_id: str) -> dict[str, Any]:
+    view: dict[str, Any] = await call.services.ask_session(session_id, ops.Describe(call.by))
+    return view
+
+
+async def _history(call: Call, history: payloads.History, kinds: tuple[str, ...] | None = None) -> list[Record]:
+    operation = ops.History(call.by, history.before_seq, history.limit, history.kind, kinds)
+    records: list[Record] = await call.services.ask_session(history.session_id, operation)
+    return records
 
 
 @attrs.define

@@ -5,6 +5,7 @@ from typing import Any, NotRequired, TypedDict
 
 from broker import __version__
 from broker.protocol.payloads import Trace
+from broker.stats import Histogram
 from broker.web.api.answers import Time
 from broker.web.api.endpoint import Call, Nothing, endpoint
 from broker.web.tracing import shown, trace_data
@@ -52,6 +53,22 @@ class Traffic(TypedDict):
     bytes_out: int
 
 
+class Memory(TypedDict):
+    """Bytes of memory of the process, and for each connection what came on top since the broker listens."""
+
+    process: int
+    per_connection: int
+
+
+class Responses(TypedDict):
+    """How long requests took to be answered: seconds within which half, 95 and 99 of a hundred were; none yet: null."""
+
+    count: int
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
 class PluginState(TypedDict):
     """A plugin, and how it fares: `trouble` is what keeps it from its work."""
 
@@ -78,6 +95,9 @@ class Stats(TypedDict):
     errors: dict[str, int]
     closes: dict[str, int]
     handshakes: dict[str, int]
+    requests: dict[str, int]
+    response_seconds: Responses
+    memory: Memory
     records: int
     tickets: int
     plugins: list[PluginState]
@@ -113,9 +133,21 @@ async def show_stats(call: Call, _: Nothing) -> Stats:
         "errors": dict(stats.errors),
         "closes": {str(int(code)): count for code, count in stats.closes.items()},
         "handshakes": dict(stats.handshakes),
+        "requests": dict(stats.requests),
+        "response_seconds": _responses(stats.request_seconds),
+        "memory": {"process": int(stats.memory()), "per_connection": int(stats.connection_memory())},
         "records": stats.records,
         "tickets": len(services.tickets),
         "plugins": [_plugin_state(row) for row in services.plugin_rows() if row["started"]],
+    }
+
+
+def _responses(seen: Histogram) -> Responses:
+    return {
+        "count": sum(seen.counts),
+        "p50": seen.quantile(0.5),
+        "p95": seen.quantile(0.95),
+        "p99": seen.quantile(0.99),
     }
 
 

@@ -13,8 +13,10 @@ import { connectionWords } from "./words.js";
 const TOKEN = "broker.token"; // in the tab's own storage, which ends with the tab
 const BAD_TOKEN = 4500;
 
-const url = `${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`;
-const broker = new Broker(url, () => sessionStorage.getItem(TOKEN));
+const url = new URL("ws", location.href); // beside the page, wherever that is
+url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+url.hash = "";
+const broker = new Broker(url.href, () => sessionStorage.getItem(TOKEN));
 const prompt = byId("prompt");
 const chat = new Chat(draft);
 const agent = new Agent((words) => chat.say(words));
