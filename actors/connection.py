@@ -17,6 +17,8 @@ __all__ = ["Connection"]
 PING_BYTES: Final = 8
 """Of a ping, and nobody guesses them: who sends the pong has read the ping."""
 
+IDLE: Final = "idle for too long"
+
 
 class Connection(Follower):
     """One socket's writer; takes what `Writer` does."""
@@ -25,6 +27,11 @@ class Connection(Follower):
 
     _pinged: bytes | None = None
     """What the peer owes us as a pong."""
+
+    spoke: bool = False
+    """Whether the peer has said anything since we looked last; set by the reading half, where it matters."""
+
+    _silent_since: float | None = None
 
     def ping(self) -> None:
         """Ask the peer whether it is there; called by the heartbeat."""
@@ -45,6 +52,16 @@ class Connection(Follower):
         if self._pinged is not None and self.close_code is None:
             self._stats.dropped["heartbeat"] += 1
             self.actor_ref.tell(Hang(CloseCode.HEARTBEAT_MISSED), urgent=True)  # as a message, or nobody writes it
+
+    def check_idle(self, now: float, most: float) -> None:
+        """Send the peer away that has said nothing for too long, however well it answers pings.
+
+        Called by the heartbeat, which looks once in an interval: who stays silent is found up to two intervals late.
+        """
+        if self.spoke or self._silent_since is None:
+            self.spoke, self._silent_since = False, now
+        elif now - self._silent_since >= most and self.close_code is None:
+            self.actor_ref.tell(Hang(CloseCode.LIMIT_REACHED, IDLE), urgent=True)
 
     @handles(Pinged)
     def _pong(self, message: Pinged) -> None:

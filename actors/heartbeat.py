@@ -2,7 +2,7 @@
 
 Connections sit in the slots of a wheel. Each tick pings one slot and looks at the one that was
 pinged `timeout` before; so a connection costs nothing between its pings, and all of them together
-are spread over the interval.
+are spread over the interval. Whoever has said nothing for too long is noticed in passing.
 """
 
 from typing import Final
@@ -24,9 +24,11 @@ class Heartbeats:
         interval: seconds between the pings of one connection.
         timeout: seconds it has to answer one; less than the interval.
         clock: time.
+        idle: seconds without a message after which a connection is closed (`Connection.check_idle`); 0 for never.
     """
 
-    def __init__(self, interval: float, timeout: float, clock: Clock) -> None:
+    def __init__(self, interval: float, timeout: float, clock: Clock, idle: float = 0.0) -> None:
+        self._idle = idle
         self._tick_seconds = interval / SLOTS
         self._behind = max(1, min(SLOTS - 1, round(timeout / self._tick_seconds)))
         self._clock = clock
@@ -64,3 +66,5 @@ class Heartbeats:
         for ref in list(self._slots[self._at]):
             if connection := ref.actor:
                 connection.ping()
+                if self._idle:
+                    connection.check_idle(self._clock.monotonic(), self._idle)

@@ -179,9 +179,10 @@ class Registry(LoopActor):
 
     @handles(Connections)
     def _list(self, message: Connections) -> dict[str, Any]:
-        answer: dict[str, Any] = {"count": len(self._connections)}
+        among = self._connections.keys() if message.user is None else self._users.get(message.user, set())
+        answer: dict[str, Any] = {"count": len(among)}
         if message.detailed:
-            wanted = [connection_id for connection_id in self._connections if connection_id > message.after]
+            wanted = [connection_id for connection_id in among if connection_id > message.after]
             chosen = nsmallest(message.limit, wanted)
             answer["connections"] = [_connection_data(*self._connections[each]) for each in chosen]
         return answer
@@ -294,6 +295,7 @@ def _connection_data(ref: LoopRef[Connection], known: Connected) -> dict[str, An
         "protocol": peer.protocol,
         "address": peer.address,
         "connected_at": rfc3339(known.at),
+        "outbox_bytes": 0 if connection is None else connection.outbox_bytes(),
         "rooms": [log.removeprefix("room:") for log in logs if log.startswith("room:")],
         "sessions": [log.removeprefix("session:") for log in logs if log.startswith("session:")],
     }

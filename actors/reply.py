@@ -1,6 +1,7 @@
 """Where the answers to a client's requests go."""
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from broker.actors.connection import Connection
@@ -21,7 +22,7 @@ class SocketReply:
         refuse: turns an exception into the failure to be sent, and counts it.
     """
 
-    __slots__ = ("_connection", "_encode", "_refuse", "_request_id")
+    __slots__ = ("_began", "_connection", "_encode", "_refuse", "_request_id")
 
     def __init__(
         self,
@@ -34,11 +35,14 @@ class SocketReply:
         self._request_id = request_id
         self._encode = encode
         self._refuse = refuse
+        self._began = monotonic()
 
     def set(self, value: Any = None, /) -> None:
         """Send the response; one that changes what the connection follows lets it know first."""
-        if self._connection.actor_stopped.is_set():
+        actor = self._connection.actor
+        if actor is None:
             return
+        actor.took.observe(monotonic() - self._began)
         if type(value) is FollowAnswer:
             self._connection.tell(value.note, urgent=True)
             value = value.data
@@ -50,4 +54,5 @@ class SocketReply:
         error = exc_info[1] if exc_info else RuntimeError("no answer")
         actor = self._connection.actor
         if actor is not None:
+            actor.took.observe(monotonic() - self._began)
             self._connection.tell(self._refuse(self._request_id, error, actor.peer.connection_id), urgent=True)

@@ -126,6 +126,7 @@ class Connections:
 
     Attributes:
         detailed: whether to tell each.
+        user: only those of this user.
         after: only those whose ids come after this one.
         limit: at most so many of them, in the order of their ids.
     """
@@ -133,6 +134,7 @@ class Connections:
     detailed: bool
     after: str = ""
     limit: int = 1000
+    user: str | None = None
 
 
 @attrs.frozen

@@ -8,10 +8,11 @@ from broker.actors.log import HISTORY_BYTES, LogActor
 from broker.actors.loop import handles
 from broker.actors.options import RoomOptions
 from broker.actors.ref import LoopRef
+from broker.errors import BrokerError
 from broker.ids import new_id
 from broker.messages import Record
-from broker.operations import Join, Leave, Presence, Publish, RoomHistory
-from broker.protocol.outgoing import Outgoing, RoomEvent
+from broker.operations import Feedback, Join, Leave, Presence, Publish, RoomHistory
+from broker.protocol.outgoing import RoomEvent
 from broker.protocol.parcel import Parcel
 
 __all__ = ["Room"]
@@ -89,6 +90,10 @@ class Room(LogActor):
         self.reply_after_commit(self.durably({"seq": seq, "delivered": len(self._members)}))
         return None
 
+    @handles(Feedback)
+    def _feedback(self, message: Feedback) -> None:
+        raise BrokerError("agent_unavailable", "No agent serves projects here.", hint="projects.agent")
+
     @handles(Presence)
     def _presence(self, message: Presence) -> dict[str, Any]:
         return {"members": list(self._members.values())}
@@ -127,6 +132,6 @@ class Room(LogActor):
         super().forget_follower(follower)
         self._members.pop(follower, None)
 
-    def present(self, record: Record) -> Outgoing:
+    def present(self, record: Record) -> RoomEvent:
         """Return the event as members are told it."""
         return RoomEvent(self._name, record.seq, record.kind, record.author or b"null", record.data, record.at)

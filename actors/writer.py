@@ -36,6 +36,8 @@ class Writer(LoopActor):
         peer: as given, or as it is known by now.
         close_code: what we said good-bye with; None while we have not.
         ask: asks for something in the client's name; set by the reading half, whose business that is.
+        told: sees what answers a request, before the peer does; set by the reading half where somebody wants to know.
+        took: how long answers took, of all connections.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class Writer(LoopActor):
         self.peer = peer
         self.close_code: int | None = None
         self.ask: Callable[[Request], None] | None = None
+        self.told: Callable[[Peer, Outgoing], None] | None = None
+        self.took = options.stats.request_seconds
         self._wire = wire
         self._dialect = dialect
         self._reminders: set[Timer] | None = None
@@ -82,6 +86,8 @@ class Writer(LoopActor):
 
     @handles(Response, Welcome)
     def _say(self, value: Outgoing) -> None:
+        if self.told is not None:
+            self.told(self.peer, value)
         if self._dialect is not None:
             self._react(self._dialect.tell(value))
         elif text := self._wire.encode(value):

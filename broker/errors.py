@@ -6,11 +6,15 @@ documentation are made from these rows (PROTOCOL sections 2b and 2c).
 
 from enum import IntEnum
 from http import HTTPStatus
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
-__all__ = ["CLOSE_REASONS", "ERRORS", "BrokerError", "CloseCode", "ErrorKind", "may_reconnect"]
+__all__ = ["CLOSE_REASONS", "ERRORS", "BrokerError", "Category", "CloseCode", "ErrorKind", "may_reconnect"]
+
+Category = Literal["request", "identity", "permission", "conflict", "limit", "agent", "broker"]
+"""Where the cause lies: in what was sent, who sent it, what that one may do, what was there already, how much there is,
+the agent, or the broker."""
 
 
 @attrs.frozen
@@ -19,39 +23,127 @@ class ErrorKind:
 
     Attributes:
         code: the stable word clients decide by.
+        category: where the cause lies.
         retryable: whether sending the same request id again makes sense.
         status: the HTTP status of the same refusal.
         sentence: what a person reads when nothing more precise is known.
+        recovery: what to do about it, in a sentence.
     """
 
     code: str
+    category: Category
     retryable: bool
     status: HTTPStatus
     sentence: str
+    recovery: str
 
 
 _ROWS: Final = (
-    ErrorKind("invalid_json", False, HTTPStatus.BAD_REQUEST, "The message is not JSON."),
-    ErrorKind("invalid_message", False, HTTPStatus.BAD_REQUEST, "The message does not have the expected shape."),
-    ErrorKind("unknown_action", False, HTTPStatus.NOT_FOUND, "There is no such action."),
-    ErrorKind("unauthenticated", False, HTTPStatus.UNAUTHORIZED, "Say who you are first."),
-    ErrorKind("token_expired", False, HTTPStatus.UNAUTHORIZED, "The token has expired; get a new one."),
-    ErrorKind("forbidden", False, HTTPStatus.FORBIDDEN, "You may not do that."),
-    ErrorKind("not_found", False, HTTPStatus.NOT_FOUND, "There is no such thing here."),
-    ErrorKind("conflict", False, HTTPStatus.CONFLICT, "The same id was used before with other content."),
-    ErrorKind("busy", True, HTTPStatus.CONFLICT, "A turn is already running."),
-    ErrorKind("queue_full", True, HTTPStatus.TOO_MANY_REQUESTS, "The session's queue of turns is full."),
-    ErrorKind("too_large", False, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "That is larger than allowed."),
-    ErrorKind("rate_limited", True, HTTPStatus.TOO_MANY_REQUESTS, "Too many messages; slow down."),
-    ErrorKind("agent_unavailable", True, HTTPStatus.SERVICE_UNAVAILABLE, "The agent cannot take this turn."),
-    ErrorKind("already_ended", False, HTTPStatus.CONFLICT, "That has already ended."),
-    ErrorKind("already_resolved", False, HTTPStatus.CONFLICT, "That has already been answered."),
-    ErrorKind("workspace_not_found", False, HTTPStatus.NOT_FOUND, "The workspace directory does not exist."),
-    ErrorKind("session_exists", False, HTTPStatus.CONFLICT, "A session with that id exists already."),
-    ErrorKind("overloaded", True, HTTPStatus.SERVICE_UNAVAILABLE, "The broker is busy; try again in a moment."),
-    ErrorKind("timeout", True, HTTPStatus.GATEWAY_TIMEOUT, "No answer came in time."),
-    ErrorKind("unavailable", True, HTTPStatus.SERVICE_UNAVAILABLE, "That cannot be done right now; try again."),
-    ErrorKind("internal", False, HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong inside the broker."),
+    ErrorKind(
+        *("invalid_json", "request", False, HTTPStatus.BAD_REQUEST),
+        "The message is not JSON.",
+        "Send one JSON value, in UTF-8.",
+    ),
+    ErrorKind(
+        *("invalid_message", "request", False, HTTPStatus.BAD_REQUEST),
+        "The message does not have the expected shape.",
+        "Correct the field that is named, and send it again.",
+    ),
+    ErrorKind(
+        *("unknown_action", "request", False, HTTPStatus.NOT_FOUND),
+        "There is no such action.",
+        "Compare the name with the reference, or load the plugin that brings it.",
+    ),
+    ErrorKind(
+        *("unauthenticated", "identity", False, HTTPStatus.UNAUTHORIZED),
+        "Say who you are first.",
+        "Show a valid token, key or ticket.",
+    ),
+    ErrorKind(
+        *("token_expired", "identity", False, HTTPStatus.UNAUTHORIZED),
+        "The token has expired; get a new one.",
+        "Get a new token, and connect or ask with it.",
+    ),
+    ErrorKind(
+        *("forbidden", "permission", False, HTTPStatus.FORBIDDEN),
+        "You may not do that.",
+        "Ask whoever owns it, or runs the broker, to let you.",
+    ),
+    ErrorKind(
+        *("not_found", "request", False, HTTPStatus.NOT_FOUND),
+        "There is no such thing here.",
+        "Check the id; if it is right, the thing is gone and has to be made anew.",
+    ),
+    ErrorKind(
+        *("conflict", "conflict", False, HTTPStatus.CONFLICT),
+        "The same id was used before with other content.",
+        "Send new content under a new id.",
+    ),
+    ErrorKind(
+        *("busy", "conflict", True, HTTPStatus.CONFLICT),
+        "A turn is already running.",
+        "Wait until it has ended, queue behind it, or cancel it.",
+    ),
+    ErrorKind(
+        *("queue_full", "limit", True, HTTPStatus.TOO_MANY_REQUESTS),
+        "The session's queue of turns is full.",
+        "Wait until a turn has ended, then send it again.",
+    ),
+    ErrorKind(
+        *("too_large", "limit", False, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+        "That is larger than allowed.",
+        "Send less at a time, or go on in a new session.",
+    ),
+    ErrorKind(
+        *("rate_limited", "limit", True, HTTPStatus.TOO_MANY_REQUESTS),
+        "Too many messages; slow down.",
+        "Wait as long as is said, then send it again, more slowly.",
+    ),
+    ErrorKind(
+        *("agent_unavailable", "agent", True, HTTPStatus.SERVICE_UNAVAILABLE),
+        "The agent cannot take this turn.",
+        "Try again in a moment; if that does not help, whoever runs the agent has to look.",
+    ),
+    ErrorKind(
+        *("already_ended", "conflict", False, HTTPStatus.CONFLICT),
+        "That has already ended.",
+        "Start a new turn, or go on in a new session.",
+    ),
+    ErrorKind(
+        *("already_resolved", "conflict", False, HTTPStatus.CONFLICT),
+        "That has already been answered.",
+        "Nothing is left to do; the answer that counts is in the log.",
+    ),
+    ErrorKind(
+        *("workspace_not_found", "request", False, HTTPStatus.NOT_FOUND),
+        "The workspace directory does not exist.",
+        "Name a directory that exists on the broker's machine.",
+    ),
+    ErrorKind(
+        *("session_exists", "conflict", False, HTTPStatus.CONFLICT),
+        "A session with that id exists already.",
+        "Attach to it, or choose another id.",
+    ),
+    ErrorKind(
+        *("overloaded", "limit", True, HTTPStatus.SERVICE_UNAVAILABLE),
+        "The broker is busy; try again in a moment.",
+        "Wait a moment, then send it again.",
+    ),
+    ErrorKind(
+        *("timeout", "broker", True, HTTPStatus.GATEWAY_TIMEOUT),
+        "No answer came in time.",
+        "Look whether it was done after all, then send it again under the same id.",
+    ),
+    ErrorKind(
+        *("unavailable", "broker", True, HTTPStatus.SERVICE_UNAVAILABLE),
+        "That cannot be done right now; try again.",
+        "Wait a moment, then send it again.",
+    ),
+    ErrorKind(
+        *("internal", "broker", False, HTTPStatus.INTERNAL_SERVER_ERROR),
+        "Something went wrong inside the broker.",
+        "Give the trace id to whoever runs the broker.",
+    ),
 )
 
 ERRORS: Final = {row.code: row for row in _ROWS}
@@ -65,7 +157,7 @@ class BrokerError(Exception):
         message: one sentence for a person; the table's sentence if left out.
         retry_after: seconds after which the same request may succeed.
         field: JSON path of the part that is wrong, such as `$.payload.session_id`.
-        hint: what to do about it.
+        hint: what helps this time, such as the names there are; `recovery` is what always does.
         close: the code to close the connection with once it was told; None to leave it open.
     """
 
@@ -83,6 +175,8 @@ class BrokerError(Exception):
         super().__init__(message or kind.sentence)
         self.code = code
         self.message = message or kind.sentence
+        self.category = kind.category
+        self.recovery = kind.recovery
         self.retryable = kind.retryable
         self.status = kind.status
         self.retry_after = retry_after

@@ -10,8 +10,9 @@ from broker.agents.remote.pool import Pool
 from broker.extensions.dispatch import Hooks
 from broker.hooks import Plugin
 from broker.stats import Agents, Stats
+from broker.vitals.memory import resident
 
-__all__ = ["show"]
+__all__ = ["show", "show_memory"]
 
 
 def show(
@@ -46,6 +47,24 @@ def show(
     stats.mailboxes = supervisor.mailboxes
     stats.agents = lambda: {name: _figures(kind) for name, kind in kinds.items()}
     stats.plugins = plugins_up
+
+
+def show_memory(stats: Stats) -> None:
+    """Have `stats` tell the process' memory, and how much of what came on top of that of now each connection has.
+
+    Called when everything is there but connections. What they bring with them counts, too: their sessions, and what
+    waits for the disk or for an agent.
+    """
+    began = resident() or 0
+
+    def memory() -> int:
+        return resident() or 0
+
+    def each() -> float:
+        return max(0.0, memory() - began) / stats.connections if stats.connections else 0.0
+
+    stats.memory = memory
+    stats.connection_memory = each
 
 
 def _figures(kind: AgentKind) -> Agents:

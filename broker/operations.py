@@ -19,6 +19,7 @@ __all__ = [
     "Detach",
     "Drop",
     "Edit",
+    "Feedback",
     "History",
     "IfBusy",
     "Join",
@@ -97,11 +98,12 @@ class Describe(Operation):
 
 @attrs.define
 class History(Operation):
-    """Return a page of records, or of messages, that ends below `before_seq`."""
+    """Return a page of records, or of messages, that ends below `before_seq`; of records with `kinds` only those."""
 
     before_seq: int | None
     limit: int
     kind: Literal["records", "messages"]
+    kinds: tuple[str, ...] | None = None
 
 
 @attrs.define
@@ -204,10 +206,28 @@ class Leave(Parting):
 
 @attrs.define
 class Publish(Operation):
-    """Tell all members; `sender` and `data` are JSON."""
+    """Tell all members; `sender` and `data` are JSON, `agent` is the profile of the agent that says it, if one does."""
 
     sender: bytes
     event: str
+    data: bytes
+    agent: str | None = None
+
+
+@attrs.define
+class Feedback(Operation):
+    """Bring what somebody says of a project to its agent, and return what that answers.
+
+    Attributes:
+        sender: JSON of who says it.
+        follower: the connection that waits for the answer; None for a request over HTTP.
+        feedback_id: the asker's name for it; the same again, while it is open, is answered with the first.
+        data: JSON.
+    """
+
+    sender: bytes
+    follower: Follower | None
+    feedback_id: str
     data: bytes
 
 

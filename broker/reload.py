@@ -14,7 +14,7 @@ __all__ = ["LIVE", "changes", "check", "merge"]
 LIVE: Final[Mapping[str, frozenset[str]]] = {
     "listen": frozenset({"hosts", "max_connections", "origins"}),
     "limits": frozenset({"errors_per_minute"}),
-    "log": frozenset({"level", "format"}),
+    "log": frozenset({"level", "format", "access"}),
     "shutdown": frozenset({"grace"}),
 }
 """The settings that are looked up each time they are needed, by block; plugins decide about theirs by themselves."""

@@ -8,13 +8,13 @@ spread over thousands of actors comes as an iterable, so that it may be walked s
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final
 
 import attrs
 
-__all__ = ["DURATIONS", "LATENCIES", "Agents", "Histogram", "Stats"]
+__all__ = ["DURATIONS", "LATENCIES", "RESPONSES", "Agents", "Histogram", "Stats"]
 
 LATENCIES: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Bounds in seconds for what should take milliseconds: a commit, a delivery."""
@@ -22,6 +22,8 @@ LATENCIES: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 DURATIONS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 """Bounds in seconds for what an agent takes: a first token, a turn."""
 
+RESPONSES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Bounds in seconds for how long somebody waits for an answer."""
 
 LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Bounds in seconds for what should be next to nothing, and is long when something blocks."""
@@ -54,6 +56,32 @@ class Histogram:
     def cumulative(self) -> list[int]:
         """Return for each bucket how many were at most that long; the last is the number of all."""
         return list(accumulate(self.counts))
+
+    def quantile(self, share: float, before: Sequence[int] = ()) -> float | None:
+        """Return the seconds within which this share of the observations was, read off the buckets.
+
+        Args:
+            share: such as 0.95.
+            before: what `counts` was once; only what was observed since then counts. All of it if left out.
+
+        Returns:
+            a moment within the bucket that it falls into; the last bound for what was longer than that, and None where
+            nothing was observed.
+        """
+        counts = [now - then for now, then in zip(self.counts, before, strict=True)] if before else self.counts
+        wanted, below = share * sum(counts), 0
+        if not wanted:
+            return None
+        for index, count in enumerate(counts[:-1]):
+            if below + count >= wanted:
+                floor = self.bounds[index - 1] if index else 0.0
+                return floor + (self.bounds[index] - floor) * (wanted - below) / count
+            below += count
+        return self.bounds[-1]
+
+
+def _responses() -> Histogram:
+    return Histogram(RESPONSES)
 
 
 def _latencies() -> Histogram:
@@ -105,6 +133,7 @@ class Stats:
         started_at: `time.monotonic()` at which the broker began.
         connections: open now.
         connections_total: ever opened.
+        requests: requests answered over HTTP, by class of status such as `2xx`; those that became sockets are none.
         handshakes: by outcome, `accepted` or the code of the refusal.
         messages_in: messages taken from clients.
         messages_out: messages written to clients, one for each receiver.
@@ -124,12 +153,15 @@ class Stats:
         dropped: what was given up on purpose, by reason.
         plugin_errors: unexpected errors of plugins, by plugin.
         actor_failures: actors that failed and were started anew, by their class.
+        request_seconds: from a request to its answer, where an actor, a plugin or the HTTP API gave it.
         turn_seconds: from a turn's acceptance to its end.
         first_token_seconds: from a turn's dispatch to the agent's first output.
         commit_seconds: from a write's arrival at the store to its commit.
         delivery_seconds: from the writing of records to their being told to those who follow the log.
         lag_seconds: how late the event loop was, each time it was looked at.
         connections_limit: returns how many connections there may be.
+        memory: returns the bytes of memory that the process has, 0 where the system does not tell.
+        connection_memory: returns the bytes that it has more than when it began to listen, for each connection.
         memory_limit: returns the bytes of memory above which new work is refused, 0 for no limit.
         ready: returns whether new work is welcome.
         store_up: returns whether the store took the last write.
@@ -144,6 +176,7 @@ class Stats:
     started_at: float = attrs.field(factory=time.monotonic)
     connections: int = 0
     connections_total: int = 0
+    requests: Counter[str] = attrs.field(factory=Counter)
     handshakes: Counter[str] = attrs.field(factory=Counter)
     messages_in: int = 0
     messages_out: int = 0
@@ -163,12 +196,15 @@ class Stats:
     dropped: Counter[str] = attrs.field(factory=Counter)
     plugin_errors: Counter[str] = attrs.field(factory=Counter)
     actor_failures: Counter[str] = attrs.field(factory=Counter)
+    request_seconds: Histogram = attrs.field(factory=_responses)
     turn_seconds: Histogram = attrs.field(factory=_durations)
     first_token_seconds: Histogram = attrs.field(factory=_durations)
     commit_seconds: Histogram = attrs.field(factory=_latencies)
     delivery_seconds: Histogram = attrs.field(factory=_latencies)
     lag_seconds: Histogram = attrs.field(factory=_lags)
     connections_limit: Callable[[], float] = _nothing
+    memory: Callable[[], float] = _nothing
+    connection_memory: Callable[[], float] = _nothing
     memory_limit: Callable[[], float] = _nothing
     ready: Callable[[], bool] = _no
     store_up: Callable[[], bool] = _no

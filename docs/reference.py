@@ -275,10 +275,14 @@ def _records() -> str:
 
 def _errors() -> str:
     rows = [
-        (f"`{row.code}`", "yes" if row.retryable else "no", str(row.status.value), row.sentence)
+        (
+            *(f"`{row.code}`", row.category, "yes" if row.retryable else "no", str(row.status.value)),
+            *(row.sentence, row.recovery),
+        )
         for row in ERRORS.values()
     ]
-    return "\n\n".join(["## Error codes", _table(("code", "retryable", "HTTP status", "sentence"), rows)])
+    heads = ("code", "category", "retryable", "HTTP status", "sentence", "recovery")
+    return "\n\n".join(["## Error codes", _table(heads, rows)])
 
 
 def _closes() -> str:

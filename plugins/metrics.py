@@ -35,7 +35,8 @@ OUTCOMES: Final = ("completed", "cancelled", "failed", "timed_out", "lost")
 """Where a turn stands, and how it ends (PROTOCOL section 3)."""
 ACTORS: Final = ("agentbridge", "registry", "room", "session")
 """Classes of actors that come and go, whose series are there all the same."""
-REASONS: Final = ("too_slow", "heartbeat", "observer")
+REASONS: Final = ("too_slow", "heartbeat", "observer", "message_log")
+STATUSES: Final = ("2xx", "3xx", "4xx", "5xx")
 
 NO_STATUS: Final = 1005
 LINE_BROKE: Final = 1006
@@ -215,6 +216,8 @@ def _traffic(stats: Stats) -> Iterator[Metric]:
     yield CounterMetricFamily("broker_connections_opened", "Connections ever opened.", stats.connections_total)
     handshakes = dict.fromkeys(("accepted", *ERRORS), 0) | stats.handshakes
     yield _counter("broker_handshakes", "Handshakes, by outcome.", "outcome", handshakes)
+    requests = dict.fromkeys(STATUSES, 0) | stats.requests
+    yield _counter("broker_http_requests", "Requests over HTTP, by class of status.", "status", requests)
     messages = {"in": stats.messages_in, "out": stats.messages_out}
     yield _counter("broker_messages", "Messages of clients, out: one for each receiver.", "direction", messages)
     sizes = {"in": stats.bytes_in, "out": stats.bytes_out}
@@ -224,6 +227,8 @@ def _traffic(stats: Stats) -> Iterator[Metric]:
     )
     yield _counter("broker_closes", "Connections ended, by WebSocket close code.", "code", _closes(stats.closes))
     yield _counter("broker_rate_limited", "What was refused for being too much, by limit.", "limit", stats.rate_limited)
+    answer = "From a request to its answer, where an actor, a plugin or the HTTP API gave it."
+    yield _histogram("broker_request_seconds", answer, stats.request_seconds)
     dropped = dict.fromkeys(REASONS, 0) | stats.dropped
     yield _counter("broker_dropped", "What was given up on purpose, by reason.", "reason", dropped)
 
@@ -256,6 +261,9 @@ def _health(stats: Stats) -> Iterator[Metric]:
     up = time.monotonic() - stats.started_at
     yield GaugeMetricFamily("broker_uptime_seconds", "Time since the broker began.", up)
     yield GaugeMetricFamily("broker_ready", "1 while new work is welcome, as /readyz says.", stats.ready())
+    yield GaugeMetricFamily("broker_memory_bytes", "Memory that the process has.", stats.memory())
+    each = "Memory beyond that of when the broker began to listen, for each connection."
+    yield GaugeMetricFamily("broker_connection_memory_bytes", each, stats.connection_memory())
     bound = "Memory above which new work is refused, 0 for no limit."
     yield GaugeMetricFamily("broker_memory_limit_bytes", bound, stats.memory_limit())
     yield GaugeMetricFamily("broker_loop_lag_seconds", "How late the event loop is.", stats.loop_lag_seconds())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.app import mark_of
+from broker.system import mark_of
 
 
 def test_what_a_broker_starts_is_marked_by_its_store_however_that_is_written(

@@ -1,8 +1,10 @@
 """The one table: every code of PROTOCOL 2b and 2c, and what a client does by the number alone."""
 
+from typing import get_args
+
 import pytest
 
-from broker.errors import CLOSE_REASONS, ERRORS, BrokerError, CloseCode, may_reconnect
+from broker.errors import CLOSE_REASONS, ERRORS, BrokerError, Category, CloseCode, may_reconnect
 
 CODES = (
     *("invalid_json", "invalid_message", "unknown_action", "unauthenticated", "token_expired", "forbidden"),
@@ -25,6 +27,19 @@ def test_every_code_has_a_sentence_for_a_person_and_a_status_of_failure(code: st
     assert 400 <= row.status <= 599
     if row.retryable:
         assert row.status in {409, 429, 503, 504}, "what may be sent again is no mistake of the client"
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_says_where_the_cause_lies_and_what_to_do(code: str) -> None:
+    row, error = ERRORS[code], BrokerError(code)
+    assert row.category in get_args(Category)
+    assert row.recovery.endswith(".")
+    assert row.recovery[0].isupper()
+    assert row.recovery != row.sentence
+    assert (error.category, error.recovery) == (row.category, row.recovery)
+    if row.category in {"request", "identity", "permission"}:
+        assert 400 <= row.status < 500
+        assert not row.retryable
 
 
 def test_an_error_says_what_the_table_says_and_only_what_helps() -> None:

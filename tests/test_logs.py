@@ -226,5 +226,15 @@ def test_a_limited_line_is_heard_once_and_says_how_many_were_left_out(logs: Conf
     assert last.endswith("again (7 more like this left out)") if form == "text" else json.loads(last)["left_out"] == 7
 
 
+def test_what_is_left_out_reaches_the_sink_of_no_other_program():
+    heard: list[str] = []
+    sink = logger.add(heard.append, format="{message}")  # type: ignore[arg-type]
+    cause = object()
+    for number in range(3):
+        limited(cause, seconds=3600.0).opt(exception=ValueError()).bind(conn="c").error("once: {}", number)
+    logger.remove(sink)
+    assert len(heard) == 1
+
+
 def test_text_without_control_characters_is_left_alone():
     assert escape("Grüße, 你好 👋\ttab") == "Grüße, 你好 👋\ttab"

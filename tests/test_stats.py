@@ -27,3 +27,24 @@ def test_gauges_are_nothing_until_the_core_says_how_to_read_them() -> None:
     assert (list(stats.outboxes()), list(stats.mailboxes()), stats.agents(), stats.plugins()) == ([], [], {}, {})
     stats.store_backlog = lambda: 7
     assert stats.store_backlog() == 7
+
+
+def test_a_share_of_what_a_histogram_has_seen_is_read_off_its_buckets() -> None:
+    histogram = Histogram((0.1, 1.0, 10.0))
+    assert histogram.quantile(0.5) is None
+    for seconds in (0.05, 0.05, 0.5, 0.5):
+        histogram.observe(seconds)
+    assert (histogram.quantile(0.25), histogram.quantile(0.5), histogram.quantile(1.0)) == (0.05, 0.1, 1.0)
+    assert histogram.quantile(0.75) == 0.55
+    histogram.observe(99.0)
+    assert histogram.quantile(0.95) == 10.0
+
+
+def test_a_share_of_what_came_since_counts_nothing_from_before() -> None:
+    histogram = Histogram((0.1, 1.0))
+    for _ in range(1000):
+        histogram.observe(0.01)
+    before = list(histogram.counts)
+    assert histogram.quantile(0.95, before) is None
+    histogram.observe(0.5)
+    assert histogram.quantile(1.0, before) == 1.0

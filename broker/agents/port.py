@@ -1,14 +1,29 @@
 """What the agent bridge needs of an agent kind."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
 from broker.errors import BrokerError
 from broker.messages import AgentEvent, Prompt
 
-__all__ = ["AgentKind", "AgentLink", "Configuration", "Configured", "Emit", "Opening"]
+__all__ = [
+    "AgentKind",
+    "AgentLink",
+    "AgentSaid",
+    "Answered",
+    "Configuration",
+    "Configured",
+    "Emit",
+    "News",
+    "Opening",
+    "ProjectKind",
+    "ProjectLink",
+    "Say",
+    "Taken",
+    "UserFeedback",
+]
 
 Emit = Callable[[AgentEvent], None]
 """Hands an event to the bridge: synchronous, in the order in which the agent said it, never blocks."""
@@ -98,3 +113,91 @@ class AgentKind(Protocol):
 
     async def close(self) -> None:
         """Let go of whatever the profile's links share."""
+
+
+# -- projects (seed 002) ---------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class News:
+    """An event of a project, for the agent that serves it.
+
+    Attributes:
+        project: the project's guid.
+        event: the event's name.
+        seq: its number in the project's log; None where none is kept.
+        sender: JSON of who published it.
+        data: JSON, as it was published.
+        at: when it was, in milliseconds since the epoch.
+    """
+
+    project: str
+    event: str
+    seq: int | None
+    sender: bytes
+    data: bytes
+    at: int
+
+
+@attrs.frozen
+class UserFeedback:
+    """What somebody says of a project, to its agent.
+
+    Attributes:
+        project: the project's guid.
+        feedback_id: its name, which no other has that is open in the project.
+        sender: JSON of who says it.
+        data: JSON, as it came.
+        at: when it came, in milliseconds since the epoch.
+    """
+
+    project: str
+    feedback_id: str
+    sender: bytes
+    data: bytes
+    at: int
+
+
+@attrs.frozen
+class AgentSaid:
+    """An event that an agent publishes in a project; `data` is JSON, word for word."""
+
+    project: str
+    event: str
+    data: bytes
+
+
+Taken = Callable[[BrokerError | None], None]
+"""Told once what became of something an agent said: None once it is in the project's log, else why it is not."""
+
+Say = Callable[[AgentSaid, Taken], None]
+"""Takes what agents say, in their order; never blocks, never raises."""
+
+Answered = Callable[[bytes | BrokerError], None]
+"""Told once what an agent answers to feedback, as JSON, or why it will not."""
+
+
+class ProjectLink(Protocol):
+    """The way to the agent of all projects. No method blocks or raises."""
+
+    def tell(self, news: News) -> None:
+        """Tell it what happened; while nobody is there, or it does not read, that is lost on it."""
+
+    def ask(self, feedback: UserFeedback, answered: Answered) -> None:
+        """Bring it feedback. `answered` is told once, unless the agent says nothing or it is forgotten."""
+
+    def forget(self, project: str, feedback_id: str) -> None:
+        """Wait for this answer no longer. Idempotent."""
+
+
+@runtime_checkable
+class ProjectKind(Protocol):
+    """What an agent kind has on top that can serve projects."""
+
+    def open_projects(self, say: Say, arrived: Callable[[], None]) -> ProjectLink:
+        """Return the way to the agent; one that is opened later takes its place.
+
+        Args:
+            say: takes what agents publish.
+            arrived: called whenever there is an agent that has not been told how the projects stand.
+        """

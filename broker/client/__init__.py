@@ -4,7 +4,19 @@ It needs nothing of the broker's own machinery, and brings none of it into the p
 """
 
 from broker.client.faults import Refused, TurnFailed
+from broker.client.projects import Feedback, Update
 from broker.client.turn import Option, StopReason, ToolStatus, Turn
 from broker.client.worker import Answer, Worker
 
-__all__ = ["Answer", "Option", "Refused", "StopReason", "ToolStatus", "Turn", "TurnFailed", "Worker"]
+__all__ = [
+    "Answer",
+    "Feedback",
+    "Option",
+    "Refused",
+    "StopReason",
+    "ToolStatus",
+    "Turn",
+    "TurnFailed",
+    "Update",
+    "Worker",
+]

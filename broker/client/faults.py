@@ -4,7 +4,7 @@ __all__ = ["Refused", "TurnFailed"]
 
 
 class TurnFailed(Exception):  # noqa: N818 - it is named after the turn's outcome
-    """Raise it in `answer` to end the turn as failed, with words of your own.
+    """Raise it in `answer` to end the turn as failed, with words of your own, or in `on_feedback` to refuse that.
 
     Args:
         code: a code of PROTOCOL 2b, such as `too_large` or `agent_unavailable`; any other is shown in the message.

@@ -12,8 +12,9 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, WSMsgType
 
 from broker.client.dial import Dial, Socket
 from broker.client.faults import Refused
+from broker.client.projects import Projects
 from broker.client.turns import Turns
-from broker.client.wire import Fault, Welcome, frame, read
+from broker.client.wire import Fault, ProjectFeedback, ProjectUpdate, Welcome, frame, read
 from broker.clock import Clock
 from broker.errors import CloseCode, may_reconnect
 
@@ -75,12 +76,22 @@ class Link:
         turns: the worker's turns.
         backoff: how long to pause between tries.
         clock: time.
+        projects: the worker's part in projects; None for none.
     """
 
-    def __init__(self, dial: Dial, hello: Mapping[str, Any], turns: Turns, backoff: Backoff, clock: Clock) -> None:
+    def __init__(
+        self,
+        dial: Dial,
+        hello: Mapping[str, Any],
+        turns: Turns,
+        backoff: Backoff,
+        clock: Clock,
+        projects: Projects | None = None,
+    ) -> None:
         self._dial = dial
         self._hello = hello
         self._turns = turns
+        self._projects = projects
         self._backoff = backoff
         self._clock = clock
         self._trouble = ""
@@ -146,6 +157,8 @@ class Link:
                     await socket.send_frame(frame("drain", {}), WSMsgType.TEXT)
                 for text in self._turns.unsent():
                     await socket.send_frame(text, WSMsgType.TEXT)
+                for text in () if self._projects is None else self._projects.unsent():
+                    await socket.send_frame(text, WSMsgType.TEXT)
                 if mark := self._turns.mark():
                     await socket.ping(str(mark).encode())
             except (ClientError, ConnectionError):
@@ -181,6 +194,9 @@ class Link:
         elif isinstance(said, Fault):
             self._complaint = f"{said.code}: {said.message}"[:_WIDTH]
             log.warning("the broker refuses a frame: %s", self._complaint)
+        elif isinstance(said, ProjectFeedback | ProjectUpdate):
+            if self._projects is not None:
+                self._projects.hear(said)
         elif said is not None and (answer := self._turns.hear(said)) is not None:
             await socket.send_frame(answer, WSMsgType.TEXT)
 

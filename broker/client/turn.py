@@ -112,6 +112,10 @@ class Turn:
         """Tell what the turn has cost so far, such as `input_tokens=12, output_tokens=340`."""
         await self._voice.say("usage", figures)
 
+    async def debug(self, **details: Any) -> None:
+        """Show details to those who look for faults, such as `prompt="…", model="…"`: who has the scope `debug`."""
+        await self._voice.say("debug", details)
+
     async def set(self, variables: Mapping[str, Any]) -> None:
         """Set variables of the session, for everybody in it and for later turns; one that is None is removed."""
         await self._voice.say("variables", {"session_id": self.session_id, "set": dict(variables)})

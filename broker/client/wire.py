@@ -16,6 +16,8 @@ __all__ = [
     "ApprovalAnswer",
     "Fault",
     "Ping",
+    "ProjectFeedback",
+    "ProjectUpdate",
     "Said",
     "TurnCancel",
     "TurnResume",
@@ -77,7 +79,39 @@ class Fault(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-Said = TurnStart | TurnCancel | TurnResume | ApprovalAnswer | Ping | Welcome | Fault
+class _From(msgspec.Struct, frozen=True):
+    """Who said something."""
+
+    user: str | None = None
+
+
+class ProjectFeedback(msgspec.Struct, frozen=True):
+    """A user says something of a project."""
+
+    project: str
+    feedback_id: str
+    user: str | None
+    data: Any
+
+
+class ProjectUpdate(msgspec.Struct, frozen=True):
+    """Something has happened in a project, or this is its status."""
+
+    project: str
+    event: str
+    seq: int | None
+    user: str | None
+    data: Any
+
+
+class _Published(msgspec.Struct, frozen=True):
+    event: str
+    data: Any = None
+    seq: int | None = None
+    sender: _From | None = msgspec.field(default=None, name="from")
+
+
+Said = TurnStart | TurnCancel | TurnResume | ApprovalAnswer | Ping | Welcome | Fault | ProjectFeedback | ProjectUpdate
 
 _KINDS: Final[dict[str, type[Said]]] = {
     "turn_start": TurnStart,
@@ -90,12 +124,26 @@ _KINDS: Final[dict[str, type[Said]]] = {
 }
 
 
+_UPDATES: Final = frozenset({"project_update", "project_status_sync"})
+
+
 class _Envelope(msgspec.Struct, frozen=True):
     type: str
     data: msgspec.Raw = msgspec.Raw(b"{}")
 
 
+class _OfProject(msgspec.Struct, frozen=True):
+    """What else is read of a frame about a project."""
+
+    project: str = msgspec.field(name="projectGuid")
+    id: str
+    sender: _From | None = msgspec.field(default=None, name="from")
+
+
 _ENVELOPE: Final = msgspec.json.Decoder(_Envelope)
+_OF_PROJECT: Final = msgspec.json.Decoder(_OfProject)
+_ANY: Final = msgspec.json.Decoder(Any)
+_PUBLISHED: Final = msgspec.json.Decoder(_Published)
 _DECODERS: Final = {name: msgspec.json.Decoder(kind) for name, kind in _KINDS.items()}
 
 
@@ -108,20 +156,37 @@ def read(text: bytes) -> Said | None:
     try:
         check_depth(text)
         envelope = _ENVELOPE.decode(text)
+        if envelope.type == "user_feedback":
+            return _feedback(envelope, _OF_PROJECT.decode(text))
+        if envelope.type in _UPDATES:
+            return _update(envelope, _OF_PROJECT.decode(text))
         decoder = _DECODERS.get(envelope.type)
         return None if decoder is None else decoder.decode(envelope.data)
     except (msgspec.MsgspecError, BrokerError, RecursionError) as e:
         raise ValueError(f"a frame that cannot be read: {e}") from None
 
 
-def frame(kind: str, data: dict[str, Any]) -> bytes:
-    """Return one frame.
+def _feedback(envelope: _Envelope, about: _OfProject) -> ProjectFeedback:
+    user = None if about.sender is None else about.sender.user
+    return ProjectFeedback(about.project, about.id, user, _ANY.decode(envelope.data))
+
+
+def _update(envelope: _Envelope, about: _OfProject) -> ProjectUpdate:
+    told = _PUBLISHED.decode(envelope.data)
+    return ProjectUpdate(
+        about.project, told.event, told.seq, None if told.sender is None else told.sender.user, told.data
+    )
+
+
+def frame(kind: str, data: Any, *, project: str | None = None, frame_id: str | None = None) -> bytes:
+    """Return one frame, about a project if one is named, under a name of its own if it has none.
 
     Raises:
         TypeError, ValueError: `data` is no JSON, or more than the broker takes.
     """
     now = rfc3339(time.time_ns() // 1_000_000)
-    text = msgspec.json.encode({"type": kind, "id": new_id(), "data": data, "timestamp": now})
+    about = {} if project is None else {"projectGuid": project}
+    text = msgspec.json.encode({"type": kind, "id": frame_id or new_id(), **about, "data": data, "timestamp": now})
     if len(text) > FRAME_LIMIT:
         raise ValueError(f"{kind} has {len(text)} bytes; a frame has at most {FRAME_LIMIT}")
     try:

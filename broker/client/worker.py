@@ -5,11 +5,13 @@ import inspect
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, nullcontext
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 from broker.client.dial import Dial, GetToken
+from broker.client.faults import TurnFailed
 from broker.client.link import Backoff, Link
 from broker.client.program import run
+from broker.client.projects import Feedback, Projects, Update
 from broker.client.service import serve
 from broker.client.turn import StopReason, Turn
 from broker.client.turns import Turns
@@ -59,6 +61,7 @@ class Worker:
     version: str = ""
     capacity: int = 1
     pauses: tuple[float, float] = (0.5, 20.0)
+    _projects: Projects | None = None
 
     def answer(self, turn: Turn) -> Answer:
         """Answer one turn. Write it as `async def`.
@@ -74,6 +77,38 @@ class Worker:
         Calls that block, block every other turn and the link: hand them to `asyncio.to_thread`.
         """
         raise NotImplementedError(f"{type(self).__name__} needs a method: async def answer(self, turn)")
+
+    async def on_feedback(self, feedback: Feedback) -> Any:
+        """Answer what a user says of a project; what you return, any JSON, goes to that user alone.
+
+        Called where the broker's `projects.agent` is this worker's profile, for several at the same time. An
+        exception is an error to the user; raise `TurnFailed` to choose its code and words.
+        """
+        raise TurnFailed("agent_unavailable", "This agent answers no feedback.")
+
+    async def on_update(self, update: Update) -> None:
+        """Take what somebody else has published in a project, and how projects stand whenever the link is made anew.
+
+        One after the other, in their order. What happens while there is no link is not told.
+        """
+
+    async def publish(self, project: str, event: str, data: Any) -> None:
+        """Publish an event in a project, for all its members.
+
+        It waits for the link, and may be lost if that breaks at the wrong moment. What the broker refuses is logged.
+
+        Args:
+            project: the project's guid.
+            event: `agent_message`, `project_stage_update`, `project_status_change` or `project_message`.
+            data: any JSON, at most 256 KiB of it.
+
+        Raises:
+            RuntimeError: this worker does not serve.
+            TypeError, ValueError: a project has no such event, or the data are no JSON.
+        """
+        if self._projects is None:
+            raise RuntimeError("a worker can publish while it serves")
+        await self._projects.publish(project, event, data)
 
     def run(
         self,
@@ -133,8 +168,13 @@ class Worker:
         hello = {"agent": self.agent, "version": self.version, "capacity": self.capacity, "instance": new_id()}
         turns = Turns(self._perform, self.capacity)
         dial = Dial(url, _tokens(token, get_token))
-        link = Link(dial, hello, turns, Backoff(*self.pauses), SystemClock())
-        await serve(link, turns, stop or asyncio.Event(), grace)
+        self._projects = projects = Projects(self.on_feedback, self.on_update, turns.wake.set)
+        link = Link(dial, hello, turns, Backoff(*self.pauses), SystemClock(), projects)
+        try:
+            await serve(link, turns, stop or asyncio.Event(), grace)
+        finally:
+            self._projects = None
+            await projects.close()
 
     async def _perform(self, turn: Turn) -> str:
         answer = self.answer(turn)

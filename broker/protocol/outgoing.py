@@ -46,6 +46,8 @@ class Request:
         kind: what the format itself calls such a message, where that is not the action. A handler registered under
             that name is asked in the action's place.
         text: the whole message; empty for what a format asks for by itself.
+        held: whether it passes the gates for messages and then goes back to its format, as the answer to itself: it
+            has to wait for something, and is asked for when that is done.
     """
 
     action: str
@@ -53,6 +55,7 @@ class Request:
     id: RequestId | None = None
     kind: str = ""
     text: bytes = attrs.field(default=b"", repr=False)
+    held: bool = False
 
 
 @attrs.define

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 import attrs
 import msgspec
 
+from broker.projects import MAX_GUID, room_of
 from broker.protocol.edge import invalid
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Create",
     "Drop",
     "Edit",
+    "Feedback",
     "History",
     "Join",
     "Listing",
@@ -44,6 +46,7 @@ User = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 Token = Annotated[str, msgspec.Meta(min_length=1, max_length=16_384)]
 OwnId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._~-]{1,128}$(?!\n)")]
 RoomName = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+Guid = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_GUID)]
 EventName = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Title = Annotated[str, msgspec.Meta(max_length=500)]
 Seq = Annotated[int, msgspec.Meta(ge=1)]
@@ -254,6 +257,23 @@ class Publish:
 
 
 @attrs.define
+class Feedback:
+    """`project.feedback`: what somebody says of a project, to its agent; `data` is any JSON, as it comes.
+
+    The same `feedback_id` again, while no answer has come, asks for the same answer.
+    """
+
+    project: Guid
+    data: msgspec.Raw
+    feedback_id: Id | None = None
+
+    @property
+    def room(self) -> str:
+        """The name of the project's room, which is what the permission gates are asked about."""
+        return room_of(self.project)
+
+
+@attrs.define
 class RoomHistory:
     """`room.history`."""
 
@@ -283,7 +303,7 @@ _DECODERS: Final[dict[type, msgspec.json.Decoder[Any]]] = {
     for cls in (
         *(Auth, Trace, Create, Open, Attach, Named, Listing, History, Update, Share, Configure),
         *(Start, Edit, Drop, Cancel, Answer),
-        *(Join, RoomNamed, Publish, RoomHistory, Send),
+        *(Join, RoomNamed, Publish, RoomHistory, Send, Feedback),
     )
 }
 

@@ -109,3 +109,39 @@ async def test_a_wheel_that_was_stopped_turns_no_more(house: Any, heartbeats: An
     heartbeats.stop()
     house.clock.advance(3 * INTERVAL)
     assert pings(client) == 0
+
+
+async def test_who_says_nothing_for_too_long_is_closed_with_4504_at_the_next_look(house: Any) -> None:
+    heartbeats = Heartbeats(INTERVAL, TIMEOUT, house.clock, idle=100.0)
+    heartbeats.start()
+    silent, talker = house.connect(), house.connect()
+    for client in (silent, talker):
+        heartbeats.add(client.ref)
+    timers = house.clock.waiting
+
+    async def pass_time(seconds: float) -> None:
+        """Let both answer their pings, but only one of them speak."""
+        for _ in range(round(seconds / INTERVAL)):
+            house.clock.advance(INTERVAL)
+            for client in (silent, talker):
+                if pings(client):
+                    client.ref.actor.ponged(bytes([f for f in client.socket.frames if f.opcode == 9][-1].payload))
+            talker.ref.actor.spoke = True
+        await settled(silent.ref)
+
+    await pass_time(4 * INTERVAL)
+    assert silent.socket.close_code is None
+    assert house.clock.waiting == timers
+    await pass_time(2 * INTERVAL)
+    assert (silent.socket.close_code, talker.socket.close_code) == (CloseCode.LIMIT_REACHED, None)
+    heartbeats.stop()
+
+
+async def test_nobody_is_idle_where_no_time_is_set(house: Any, heartbeats: Any) -> None:
+    client = house.connect()
+    heartbeats.add(client.ref)
+    for _ in range(100):
+        house.clock.advance(INTERVAL)
+        for ping in [frame for frame in client.socket.frames if frame.opcode == 9][-1:]:
+            client.ref.actor.ponged(bytes(ping.payload))
+    assert client.ref.actor.close_code is None

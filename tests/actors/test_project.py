@@ -53,8 +53,9 @@ class Agents:
         self._fail()
         self.asked.append((feedback, answered))
 
-    def forget(self, feedback: UserFeedback) -> None:
-        self.asked = [(one, answered) for one, answered in self.asked if one is not feedback]
+    def forget(self, project: str, feedback_id: str) -> None:
+        name = (project, feedback_id)
+        self.asked = [(one, told) for one, told in self.asked if (one.project, one.feedback_id) != name]
 
     def _fail(self) -> None:
         if self.fault is not None:

@@ -16,6 +16,7 @@ from broker.agents.kinds import kind_for
 from broker.agents.port import Opening
 from broker.agents.remote.frames import hello_of, read
 from broker.agents.remote.pool import Pool
+from broker.agents.remote.projects import SAID
 from broker.agents.remote.reports import REPORTS
 from broker.config.load import load
 from broker.config.profiles import AgentProfile
@@ -86,7 +87,7 @@ def test_every_update_the_sdk_knows_is_in_the_table_or_falls_under_any_other():
 
 def test_every_frame_of_an_agent_has_its_row():
     said = rows_below("#### What an agent says")
-    assert said == {*REPORTS, "hello", "variables", "ping", "pong", "drain"}
+    assert said == {*REPORTS, *SAID, "hello", "variables", "ping", "pong", "drain", "error"}
 
 
 @attrs.define(eq=False)

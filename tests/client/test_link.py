@@ -499,7 +499,7 @@ async def test_frames_that_make_no_sense_are_passed_over(
         await visit.socket.send(text)
     assert len([m for m in caplog.messages if m.startswith("a frame that cannot be read")]) <= 7
     await visit.socket.send(b"binary")
-    await visit.send("user_feedback", text="well done")
+    await visit.send("weather", text="well done")
     for kind in ("turn_cancel", "turn_resume", "approval_answer"):
         await visit.send(kind, turn_id="unknown", approval_id="a")
     await visit.socket.send('{"type": "ping"}')

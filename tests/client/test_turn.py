@@ -40,6 +40,7 @@ async def test_a_coroutine_says_all_by_itself(linked: Linked) -> None:
         await turn.tool("r1", "Read notes.txt", "in_progress")
         await turn.tool("r1", "Read notes.txt", "completed", {"lines": 3})
         await turn.usage(input_tokens=1, output_tokens=2)
+        await turn.debug(model="m", prompt="p")
         await turn.set({"mood": "good", "old": None})
         assert turn.variables == {"mood": "good"}
         await turn.say("done")
@@ -57,11 +58,12 @@ async def test_a_coroutine_says_all_by_itself(linked: Linked) -> None:
         ("tool", {**tool, "status": "in_progress"}),
         ("tool", {**tool, "status": "completed", "content": {"lines": 3}}),
         ("usage", {"input_tokens": 1, "output_tokens": 2}),
+        ("debug", {"model": "m", "prompt": "p"}),
         ("variables", {"session_id": "s1", "set": {"mood": "good", "old": None}}),
         ("delta", {"text": "done", "kind": "message"}),
         ("turn_end", {"stop_reason": "max_tokens"}),
     ]
-    assert [frame["data"]["seq"] for frame in frames] == list(range(1, 9))
+    assert [frame["data"]["seq"] for frame in frames] == list(range(1, 10))
 
 
 async def test_a_turn_knows_what_the_broker_told(linked: Linked) -> None:

@@ -219,7 +219,15 @@ def test_importing_it_brings_nothing_of_the_server() -> None:
     heavy = {"pykka", "ruamel", "sqlite3", "loguru", "cattrs", "click", "uvloop", "prometheus_client", "anthropic"}
     assert {name.split(".")[0] for name in modules} & heavy == set()
     ours = {name for name in modules if name.startswith("broker.") and not name.startswith("broker.client")}
-    assert ours == {"broker.clock", "broker.errors", "broker.ids", "broker.protocol", "broker.protocol.edge"}
+    parts = {
+        "broker.clock",
+        "broker.errors",
+        "broker.ids",
+        "broker.projects",
+        "broker.protocol",
+        "broker.protocol.edge",
+    }
+    assert ours == parts
 
 
 def test_the_example_is_twelve_lines() -> None:

@@ -33,6 +33,7 @@ GOOD: list[tuple[type, bytes, dict[str, Any]]] = [
     (payloads.RoomNamed, b'{"room":"r"}', {"room": "r"}),
     (payloads.Publish, b'{"room":"r"}', {"event": "message", "data": msgspec.Raw(b"null")}),
     (payloads.RoomHistory, b'{"room":"r","before_seq":1,"limit":1000}', {"limit": 1000}),
+    (payloads.Feedback, b'{"project":"p","data":[1]}', {"data": msgspec.Raw(b"[1]"), "feedback_id": None}),
     (payloads.Send, b'{"to":{"users":["ann"]},"data":1}', {"to": payloads.To([], ["ann"])}),
 ]
 

@@ -161,6 +161,7 @@ async def test_connections_are_listed_with_what_they_follow(app: App, dial: Dial
         **person(busy),
         "protocol": "broker.v1.json",
         "address": "127.0.0.1",
+        "outbox_bytes": 0,
         "rooms": ["harbour"],
         "sessions": [session_id],
     }

@@ -48,7 +48,7 @@ async def test_an_offer_of_nothing_known_is_a_bad_request(app: App, knock: Knock
     raw = await knock(app.port, Sec_WebSocket_Protocol=offer)
     assert raw.status == 400
     body = await problem(raw)
-    assert (body["code"], body["hint"]) == ("invalid_message", "broker.v1.json")
+    assert (body["code"], body["hint"]) == ("invalid_message", ", ".join(app.services.formats))
 
 
 async def test_a_library_takes_the_offer_too(app: App, dial: Dial) -> None:

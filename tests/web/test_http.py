@@ -181,7 +181,7 @@ async def test_the_page_allows_itself_only_what_it_needs(app: App, get: Get) -> 
 
 async def test_whatever_the_page_asks_for_is_there(app: App, get: Get) -> None:
     _, _, page = await get(app, "/")
-    files = [part.split(b'"')[0].decode() for part in page.split(b'"/static/')[1:]]
+    files = [part.split(b'"')[0].decode() for part in page.split(b'"static/')[1:]]
     assert files
     for name in files:
         status, headers, _ = await get(app, f"/static/{name}")

@@ -173,7 +173,7 @@ class EchoProjects:
         """Answer with what was said."""
         answered(feedback.data)
 
-    def forget(self, feedback: UserFeedback) -> None:
+    def forget(self, project: str, feedback_id: str) -> None:
         """Do nothing: nothing is ever open."""
 
 

@@ -10,9 +10,11 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from broker.agents.bounds import RECORD_LIMIT
+from broker.agents.port import News, UserFeedback
 from broker.clock import rfc3339
 from broker.errors import BrokerError
 from broker.ids import new_id
+from broker.projects import STATUS
 from broker.protocol.edge import check_depth, invalid
 
 __all__ = [
@@ -24,8 +26,10 @@ __all__ = [
     "Running",
     "Seq",
     "decoded",
+    "feedback_written",
     "hello_of",
     "read",
+    "update_written",
     "written",
 ]
 
@@ -39,12 +43,13 @@ Seq = Annotated[int, msgspec.Meta(ge=1, le=1 << 53)]
 """The number of a frame within its turn: 1, 2, 3 ..."""
 
 
-class Envelope(msgspec.Struct, frozen=True):
-    """What all frames have in common; `id` is JSON, of whatever kind the sender chose."""
+class Envelope(msgspec.Struct, frozen=True, rename={"project": "projectGuid"}):
+    """What all frames have in common; `id` and `project` are JSON, of whatever kind the sender chose."""
 
     type: Annotated[str, _NAME]
     data: msgspec.Raw = msgspec.Raw(b"{}")
     id: msgspec.Raw = msgspec.Raw(b"null")
+    project: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -121,3 +126,35 @@ def decoded(decoder: msgspec.json.Decoder[Any], data: bytes | msgspec.Raw, root:
 def written(kind: str, data: Mapping[str, Any], at: int) -> bytes:
     """Return a frame of ours; `at` is its time in milliseconds since the epoch."""
     return _encode({"type": kind, "id": new_id(), "data": data, "timestamp": rfc3339(at)})
+
+
+def update_written(news: News) -> bytes:
+    """Return the frame that tells an agent of an event of a project; its id is the one that members see."""
+    return _encode(
+        {
+            "type": "project_status_sync" if news.event == STATUS else "project_update",
+            "id": new_id() if news.seq is None else f"{news.project}:{news.seq}",
+            "projectGuid": news.project,
+            "data": {
+                "event": news.event,
+                **({} if news.seq is None else {"seq": news.seq}),
+                "from": msgspec.Raw(news.sender),
+                "data": msgspec.Raw(news.data),
+            },
+            "timestamp": rfc3339(news.at),
+        }
+    )
+
+
+def feedback_written(feedback: UserFeedback) -> bytes:
+    """Return the frame that brings an agent feedback; whose it is stands beside the data, which are as they came."""
+    return _encode(
+        {
+            "type": "user_feedback",
+            "id": feedback.feedback_id,
+            "projectGuid": feedback.project,
+            "from": msgspec.Raw(feedback.sender),
+            "data": msgspec.Raw(feedback.data),
+            "timestamp": rfc3339(feedback.at),
+        }
+    )

@@ -14,11 +14,13 @@ from loguru import logger
 from broker.agents.remote.frames import Envelope, Hello, decoded, read, written
 from broker.agents.remote.job import Job
 from broker.agents.remote.outlet import Outlet
+from broker.agents.remote.projects import SAID
 from broker.agents.remote.reports import ANYTHING, NAMED, REPORTS, Report, declined, variables_of, vendor_of
 from broker.agents.remote.tally import Tally
 from broker.agents.remote.waits import Waits
 from broker.clock import Clock
 from broker.errors import BrokerError, CloseCode
+from broker.ids import new_id
 from broker.messages import AgentEvent, VariablesSet
 
 if TYPE_CHECKING:
@@ -31,17 +33,6 @@ LET_GO: Final = 30.0
 
 ERRORS_PER_MINUTE: Final = 60
 """Frames that make no sense, after which an agent is not listened to any more."""
-_PASSED_OVER: Final = frozenset(
-    {
-        "agent_message",
-        "error",
-        "pong",
-        "project_stage_update",
-        "project_status_change",
-        "user_feedback_response",
-    }
-)
-"""Kinds that need no answer: of projects nobody here knows yet, and an error is never answered with an error."""
 
 
 class Member:
@@ -55,23 +46,27 @@ class Member:
         clock: time.
 
     Attributes:
+        name: what tells it from others, the same after a reconnect if it said which process it is.
         draining: whether it takes no more turns, since it is about to leave.
         jobs: the turns it has in hand, by their ids, also those that nobody waits for any more.
         unsettled: those of them that nobody waits for; they take their places until the agent lets go of them.
+        reports: how much of what it said in projects is still on its way to their logs.
     """
 
     def __init__(self, pool: "Pool", hello: Hello, outlet: Outlet, *, origin: str, clock: Clock) -> None:
         self.capacity = hello.capacity
         self.origin = origin
         self.identity = None if hello.instance is None else (origin, hello.instance)
+        self.name = new_id() if self.identity is None else " ".join(self.identity)
         self.outlet = outlet
         self.draining = False
         self.jobs: dict[str, Job] = {}
         self.unsettled = Waits(LET_GO, clock, partial(pool.let_go, self))
         self.given = 0
+        self.reports = 0
         self._pool = pool
         self._clock = clock
-        self._held: set[Job] = set()
+        self._held: set[object] = set()
         self._errors = Tally(clock)
         self._log = logger.bind(agent=hello.agent)
 
@@ -129,16 +124,16 @@ class Member:
         self.unsettled.remove(job)
         self.release(job)
 
-    def hold(self, job: Job) -> None:
-        """Read nothing from it, since this turn's session is behind; all its other turns wait as well."""
+    def hold(self, behind: object) -> None:
+        """Read nothing from it, since a turn's session or its projects are behind; all its other turns wait as well."""
         if not self._held:
             self.outlet.pause()
-        self._held.add(job)
+        self._held.add(behind)
 
-    def release(self, job: Job) -> None:
-        """Read again, if no other turn's session is behind."""
-        if job in self._held:
-            self._held.discard(job)
+    def release(self, behind: object) -> None:
+        """Read again, if nothing else of it is behind."""
+        if behind in self._held:
+            self._held.discard(behind)
             if not self._held:
                 self.outlet.resume()
 
@@ -176,8 +171,12 @@ class Member:
             self._drain()
         elif kind == "hello":
             raise BrokerError("invalid_message", "There was a hello already.", field="$.type")
-        elif kind in _PASSED_OVER:
-            self._log.debug("passed over a frame of kind {}", kind)
+        elif kind in SAID:
+            self._pool.projects.take(self, frame)
+        elif kind == "error":
+            self._pool.projects.refused(self, frame)  # never answered with an error
+        elif kind == "pong":
+            pass  # a sign of life, as every frame is
         else:
             self._keep(kind, frame.data)
 

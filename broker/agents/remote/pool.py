@@ -7,17 +7,19 @@ agent until the agent lets go of it, or `LET_GO` seconds have passed.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from loguru import logger
 
-from broker.agents.port import Emit, Opening
+from broker.agents.port import Emit, Opening, ProjectLink, Say
 from broker.agents.remote.frames import Hello, Running
 from broker.agents.remote.job import Job, deaf
 from broker.agents.remote.ledger import Ledger
 from broker.agents.remote.line import Line
 from broker.agents.remote.member import LET_GO, Member
 from broker.agents.remote.outlet import Outlet
+from broker.agents.remote.projects import Projects
 from broker.agents.remote.waits import Waits
 from broker.clock import Clock
 from broker.errors import CLOSE_REASONS, BrokerError, CloseCode
@@ -40,6 +42,7 @@ class Pool:
         on_capacity: called after `capacity` has changed.
         members: the agents that are linked.
         ledger: the turns that are known.
+        projects: what is said of projects.
         closed: whether no agent is taken any more.
     """
 
@@ -47,6 +50,7 @@ class Pool:
         self.on_capacity: Callable[[], None] = lambda: None
         self.members: list[Member] = []
         self.ledger = Ledger()
+        self.projects = Projects(self)
         self.closed = False
         self.clock = clock
         self._reattach = reattach
@@ -68,6 +72,10 @@ class Pool:
     def open(self, opening: Opening, emit: Emit) -> Line:
         """Return a line for this session; which agent gets a turn of it is decided turn by turn."""
         return Line(self, opening, emit)
+
+    def open_projects(self, say: Say, arrived: Callable[[], None]) -> ProjectLink:
+        """Return the way to the agent of all projects; of several linked agents each has its share of them."""
+        return self.projects.open(say, arrived)
 
     # -- what sessions want ------------------------------------------------------------------------
 
@@ -157,7 +165,7 @@ class Pool:
         if len(self.members) >= MEMBERS:
             raise BrokerError("overloaded", f"There are {MEMBERS} agents of this profile already.")
         member = Member(self, hello, outlet, origin=origin, clock=self.clock)
-        outlet.on_room = self.moved
+        outlet.on_room = partial(self._has_room, member)
         self._replace(member)
         self.members.append(member)
         member.say("welcome", agent=hello.agent, heartbeat=outlet.heartbeat)
@@ -168,6 +176,7 @@ class Pool:
             if member.identity is not None and job.identity == member.identity:
                 self._lose(job, "the agent came back without this turn")
         self.moved()
+        self.projects.joined()
         return member
 
     def _replace(self, newcomer: Member) -> None:
@@ -228,6 +237,7 @@ class Pool:
         if member not in self.members:
             return
         self.members.remove(member)
+        self.projects.left(member)
         for job in list(member.jobs.values()):
             member.drop(job)
             if job.over:
@@ -264,6 +274,11 @@ class Pool:
         if capacity != self._capacity:
             self._capacity = capacity
             self.on_capacity()
+
+    def _has_room(self, member: Member) -> None:
+        """An agent that had much to read has read it."""
+        self.moved()
+        self.projects.has_room(member)
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -161,6 +161,10 @@ def _usage(job: Job, _: Said, raw: msgspec.Raw) -> Iterator[AgentEvent]:
     yield AgentRecord(job.turn_id, "usage.updated", job.usage)
 
 
+def _debug(job: Job, _: Said, raw: msgspec.Raw) -> Iterator[AgentEvent]:
+    yield AgentRecord(job.turn_id, "debug", _kept(raw))
+
+
 def _asked(job: Job, asked: _Asked, _: msgspec.Raw) -> Iterator[AgentEvent]:
     said: list[Fields] = decoded(_OPTIONS, _within(asked.options, "options"), "$.data.options")
     options = _readable(_within(_encode([_option(option) for option in said]), "options"))
@@ -211,6 +215,7 @@ REPORTS: Final = {
     "tool": Report(msgspec.json.Decoder(_Tool), _tool),
     "approval_request": Report(msgspec.json.Decoder(_Asked), _asked),
     "usage": Report(msgspec.json.Decoder(Said), _usage),
+    "debug": Report(msgspec.json.Decoder(Said), _debug),
     "turn_end": Report(msgspec.json.Decoder(_End), _ended, unread=_ended_somehow),
     "turn_error": Report(msgspec.json.Decoder(_Error), _failed, unread=_failed_somehow),
 }

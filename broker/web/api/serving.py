@@ -63,6 +63,7 @@ def add_api(app: web.Application) -> None:
     for path, known in methods.items():
         allowed = [*known, *(["HEAD"] if "GET" in known else []), "OPTIONS"]
         app.router.add_route("OPTIONS", PREFIX + path, _guarded(partial(_preflight, allowed)))
+    app.on_response_prepare.append(_dress)
     app.on_startup.append(_remember)
 
 
@@ -71,18 +72,22 @@ async def _remember(app: web.Application) -> None:
 
 
 def _guarded(handler: Handler) -> Handler:
-    """Return the handler with what all answers have in common, refusals too."""
+    """Return the handler behind the check of pages, and with problems as answers to whatever goes wrong."""
 
     async def serve(request: web.Request) -> web.StreamResponse:
         try:
             check_page(request)  # whatever it asks for: what needs no preflight is done, and only its answer kept back
-            response = await handler(request)
+            return await handler(request)
         except Exception as e:  # noqa: BLE001 - one request's failure is its own
-            response = problem_of(request.app[SERVICES], e)
-        dress(request, response)
-        return response
+            return problem_of(request.app[SERVICES], e)
 
     return serve
+
+
+async def _dress(request: web.Request, response: web.StreamResponse) -> None:
+    """Dress whatever is answered below the API's prefix, and be it that there is no such endpoint."""
+    if f"{PREFIX}/" in request.path:
+        dress(request, response)
 
 
 async def _preflight(methods: list[str], request: web.Request) -> web.StreamResponse:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.agents.echo.agent import EchoAgent, EchoLink, chunks_of, text_of
-from broker.agents.port import Opening
+from broker.agents.port import News, Opening, UserFeedback
+from broker.errors import BrokerError
 from broker.messages import AgentEvent, Prompt, TextDelta, TurnFailed, TurnSettled
 
 
@@ -140,3 +141,12 @@ async def test_time_is_the_running_loops_if_no_other_is_given(ear: Any):
     link = EchoAgent(delay=0.001).open(Opening("s1"), ear.emit)
     link.start_turn(prompt("a b"))
     assert await ear.until() == [TextDelta("t1", "a "), TextDelta("t1", "b"), TurnSettled("t1", "end_turn")]
+
+
+def test_as_the_agent_of_projects_it_answers_feedback_with_itself() -> None:
+    answers: list[bytes | BrokerError] = []
+    link = EchoAgent().open_projects(lambda said, taken: None, lambda: None)
+    link.tell(News("p1", "project_message", 1, b"null", b"1", 0))
+    link.ask(UserFeedback("p1", "u1", b"null", b'{"like" : 1}', 0), answers.append)
+    link.forget("p1", "u1")
+    assert answers == [b'{"like" : 1}']

@@ -58,6 +58,12 @@ class Far:
     def say(self, kind: str, /, **data: Any) -> None:
         self.member.feed(json.dumps({"type": kind, "id": "f1", "data": data}).encode())
 
+    def says(self, kind: str, project: Any, data: str | bytes = b"{}", frame_id: Any = "f1") -> None:
+        """Say something of a project, whose data is given as JSON."""
+        raw = data if isinstance(data, bytes) else data.encode()
+        head = json.dumps({"type": kind, "id": frame_id, "projectGuid": project}).encode()
+        self.member.feed(b'%b,"data":%b}' % (head[:-1], raw))
+
     def refused(self) -> str:
         """Return the code with which its last frame was refused; it was told nothing else."""
         ((kind, data),) = self.heard()

@@ -197,6 +197,10 @@ def test_what_is_too_large_to_be_cut_is_refused_before_it_is_decoded(job: Job) -
     assert (refused.value.code, refused.value.field) == ("too_large", "$.data.set")
 
 
+def test_what_an_agent_shows_to_those_who_debug_is_a_record_of_its_own(job: Job) -> None:
+    assert event(job, "debug", prompt="hi", seq=1) == AgentRecord("t1", "debug", b'{"prompt":"hi"}')
+
+
 def test_usage_is_reported_and_remembered_for_the_end(job: Job) -> None:
     assert event(job, "usage", input_tokens=3, seq=1) == AgentRecord("t1", "usage.updated", b'{"input_tokens":3}')
     assert event(job, "turn_end", stop_reason="max_tokens") == TurnSettled("t1", "max_tokens", b'{"input_tokens":3}')

@@ -68,7 +68,7 @@ def test_an_error_says_which_frame_it_is_about(floor: Any) -> None:
 
 def test_what_is_for_nobody_is_passed_over_without_a_word(floor: Any) -> None:
     far, session = floor.started()
-    for kind in ("pong", "error", "agent_message", "project_stage_update", "project_status_change", "weather"):
+    for kind in ("pong", "error", "weather"):
         far.say(kind, text="x")
     assert (far.heard(), session.news()) == ([], [])
 

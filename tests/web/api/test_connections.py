@@ -111,3 +111,16 @@ async def test_stats_count_what_was_done(app: App, ask: Ask, dial: Dial) -> None
     assert stats["errors"]["not_found"] == 1
     (plugin,) = stats["plugins"]
     assert (plugin["name"], plugin["trouble"], plugin["errors"], plugin["blocked"]) == ("people", None, 0, 0)
+
+
+async def test_a_user_s_connections_are_counted_and_for_administrators_listed(app: App, ask: Ask, dial: Dial) -> None:
+    clients = [await dial(app.port, f"?name={name}") for name in ("ann", "bob", "ann", "ann")]
+    assert (await ask(app, "GET /users/ann/connections", who=BACKEND_ALONE)).body == {"count": 3}
+    assert (await ask(app, "GET /users/nobody/connections", who=ROOT)).body == {"count": 0, "connections": []}
+    first = (await ask(app, "GET /users/ann/connections?limit=2", who=ROOT)).body
+    rest = (await ask(app, f"GET /users/ann/connections?limit=2&cursor={first['cursor']}", who=ROOT)).body
+    found = [row["connection_id"] for row in [*first["connections"], *rest["connections"]]]
+    assert found == [clients[index].welcome["connection_id"] for index in (0, 2, 3)]
+    await clients[2].leave()
+    while (await ask(app, "GET /users/ann/connections", who=BACKEND_ALONE)).body != {"count": 2}:
+        pass  # the broker hears of the end a moment later

@@ -40,6 +40,8 @@ def fits(shown: Any, real: Any) -> bool:
     """Tell whether an answer is the one shown, but for what is shown as an ellipsis."""
     if isinstance(shown, dict):
         return isinstance(real, dict) and shown.keys() == real.keys() and all(fits(shown[k], real[k]) for k in shown)
+    if isinstance(shown, list):
+        return isinstance(real, list) and len(shown) == len(real) and all(map(fits, shown, real))
     return isinstance(real, str) if shown == ANY else shown == real
 
 

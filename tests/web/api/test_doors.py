@@ -15,6 +15,13 @@ Start = Callable[..., Awaitable[App]]
 CHAT = "https://chat.example.org"
 SCOPELESS = "name=ann&scopes=admin+agent+debug"
 
+BODIES = {
+    "/send": {"to": {"users": ["ann"]}},
+    "/sessions/{session_id}/turns": {"content": "hi"},
+    "/projects/{project}/feedback": {"data": "hi"},
+}
+"""What endpoints need to be given before anything is asked of them."""
+
 
 def requests() -> list[str]:
     """Return one request for every endpoint."""
@@ -46,9 +53,9 @@ async def test_every_endpoint_asks_the_permission_gates(start: Start, tmp_path: 
     )
     app = await start(plugins={"closed": {}})
     row = next(row for row in ENDPOINTS if f"{row.method} {row.path.replace('{', '').replace('}', '')}" == what)
-    body = {"/send": {"to": {"users": ["ann"]}}, "/sessions/{session_id}/turns": {"content": "hi"}}.get(row.path, {})
-    refused = await ask(app, what, body if row.takes_body else None)
+    refused = await ask(app, what, BODIES.get(row.path, {}) if row.takes_body else None)
     resource = None if row.resource is None or row.resource not in row.in_path else row.resource
+    resource = {"/projects/{project}/feedback": "project:project"}.get(row.path, resource)
     assert (refused.status, refused.body["message"]) == (403, f"{row.operation} {resource}")
 
 
@@ -87,18 +94,21 @@ async def test_origins_are_compared_exactly(start: Start, ask: Ask, origin: str)
 
 
 async def test_a_listed_page_may_read_answers_and_refusals(start: Start, ask: Ask) -> None:
-    app = await start(listen={"origins": [CHAT]})
+    app = await start(listen={"origins": [CHAT]}, limits={"message_bytes": "2KiB"})
     for what, body, status in (
         ("POST /sessions", {}, 201),
         ("GET /sessions/none", None, 404),
         ("GET /nowhere", None, 404),
+        ("PUT /sessions", None, 405),
+        ("POST /send", b"{", 400),
+        ("POST /broadcast", b'"' + b"x" * 3000 + b'"', 413),
+        ("DELETE /connections/none", None, 404),
     ):
         answer = await ask(app, what, body, Origin=CHAT)
         assert answer.status == status
-        if status != 404 or "sessions" in what:
-            assert answer.headers["Access-Control-Allow-Origin"] == CHAT
-            assert "Idempotent-Replayed" in answer.headers["Access-Control-Expose-Headers"]
-            assert answer.headers["Vary"] == "Origin"
+        assert answer.headers["Access-Control-Allow-Origin"] == CHAT
+        assert "Idempotent-Replayed" in answer.headers["Access-Control-Expose-Headers"]
+        assert answer.headers["Vary"] == "Origin"
         assert "Access-Control-Allow-Credentials" not in answer.headers
 
 

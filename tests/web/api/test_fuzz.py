@@ -36,10 +36,12 @@ expected-statuses = ["2xx", 400, 401, 403, 404, 409, 422, 429, 503]
 """For what a schema cannot say: the broker makes cursors, names have to be printable, a turn needs an id or a key."""
 OPERATIONS = (
     "list_connections",
+    "list_users_connections",
     "list_rooms",
     "list_sessions",
     "list_events",
     "publish",
+    "ask_agent",
     "send",
     "start_turn",
     "issue_ticket",
@@ -64,7 +66,7 @@ class Doorman(Plugin):
 async def test_no_request_is_answered_otherwise_than_described(start: Start, tmp_path: Path, guarded: bool) -> None:
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins/doorman.py").write_text(SHOWS_TOKENS)
-    app = await start(plugins={"doorman": {}} if guarded else {})
+    app = await start(plugins={"doorman": {}} if guarded else {}, projects={"agent": "echo"})
     settings = SETTINGS.format(BEYOND_SCHEMAS.format('", "'.join(OPERATIONS)))
     (tmp_path / "schemathesis.toml").write_text(settings)
     process = await asyncio.create_subprocess_exec(

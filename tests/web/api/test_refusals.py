@@ -9,6 +9,7 @@ import pytest
 from aiohttp.http_parser import HttpRequestParser
 
 from broker.app import App
+from broker.errors import ERRORS
 
 Ask = Callable[..., Awaitable[Any]]
 Start = Callable[..., Awaitable[App]]
@@ -39,6 +40,24 @@ async def test_a_body_that_cannot_be_read_is_refused(app: App, ask: Ask, body: b
     assert refused.body["type"] == f"urn:actor-broker:error:{code}"
     assert refused.headers["X-Content-Type-Options"] == "nosniff"
     assert refused.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "place"),
+    [
+        ("POST /send", b'{"to":{"users":[""]}}', {"field": "$.to.users[0]", "pointer": "/to/users/0"}),
+        ("POST /send", b"[]", {"field": "$", "pointer": ""}),
+        ("POST /sessions", b'{"a/b~":1}', {"field": "$.a/b~", "pointer": "/a~1b~0"}),
+        ("GET /sessions?limit=0", None, {"field": "limit"}),
+        ("GET /sessions/none", None, {"field": "session_id"}),
+        ("POST /send", b"{", None),
+    ],
+)
+async def test_a_refusal_says_what_where_and_what_to_do(app: App, ask: Ask, what: str, body: Any, place: Any) -> None:
+    refused = (await ask(app, what, body)).body
+    row = ERRORS[refused["code"]]
+    assert (refused["category"], refused["recovery"]) == (row.category, row.recovery)
+    assert refused.get("place") == place
 
 
 @pytest.mark.parametrize("body", [b"", b"nul", b"\xff", b"[" * 70 + b"]" * 70, b'{"a":1}}'])

@@ -1,0 +1,273 @@
+"""The sessions that one client of `envelope.v1.json` follows, and its texts in them, from their coming to their end."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from broker.errors import BrokerError
+from broker.ids import new_id
+from broker.protocol.dialect import Later, Reaction
+from broker.protocol.envelope_answers import ACCEPTED, OPENED, PONG, Asked, fits
+from broker.protocol.envelope_requests import Opening, open_payload, opening_of, start_payload
+from broker.protocol.envelope_session import Followed
+from broker.protocol.envelope_texts import TICKS, Text, Texts
+from broker.protocol.envelope_voice import Voice
+from broker.protocol.envelope_wire import Wire
+from broker.protocol.outgoing import CaughtUp, Request, SessionDetached, SessionRecord, SessionReset
+
+__all__ = ["Sessions"]
+
+OPENING: Final = 64
+"""Sessions that one connection may be opening at the same time (PROTOCOL P7)."""
+WAITING: Final = 1 << 20
+"""Bytes of texts that may wait for their session to be opened; a single one may have more."""
+_FROM_NOW_ON: Final = Opening(after_seq=-1)
+_NO_LONGER: Final = BrokerError("forbidden", "You may not see this session any more.")
+_NOT_KEPT: Final = BrokerError("not_found", "The reply is not kept any more.", hint="send it again under a new id")
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Sessions:
+    """The sessions of one connection.
+
+    Args:
+        timeout: seconds within which a text has a reply or an error.
+        voice: words what is said.
+
+    Attributes:
+        current: the session of messages that name none: the one that was named last.
+        texts: the texts that have not come to their end.
+    """
+
+    def __init__(self, timeout: float, voice: Voice) -> None:
+        self.current: str | None = None
+        self.texts = Texts()
+        self._tick = timeout / TICKS
+        self._ticking = False
+        self._voice = voice
+        self._sessions: dict[str, Followed] = {}
+
+    # -- opening --------------------------------------------------------------------------------------
+
+    def init(self, wire: Wire) -> Request:
+        """Return what opens the session that an `init` names; without a name it is a new one.
+
+        Raises:
+            BrokerError: `invalid_message`, `overloaded`.
+        """
+        opening = opening_of(wire)
+        if sum(session.opens for session in self._sessions.values()) >= OPENING:
+            raise BrokerError("overloaded", f"{OPENING} sessions are being opened already.", retry_after=1.0)
+        self.current = wire.session_id or new_id()
+        session = self._session(self.current)
+        asked = Asked(
+            wire.id, partial(self._inited, session, opening, wire), partial(self._not_opened, session, wire.id)
+        )
+        return self._open(session, opening, asked, wire.type)
+
+    def _session(self, session_id: str) -> Followed:
+        session = self._sessions.get(session_id)
+        if session is None:
+            session = self._sessions[session_id] = Followed(session_id, self._voice, self.texts)
+        return session
+
+    def _open(self, session: Followed, opening: Opening, asked: Asked, kind: str = "") -> Request:
+        session.opens += 1
+        return Request("session.open", open_payload(session.session_id, opening), asked, kind)
+
+    def _open_quietly(self, session: Followed, text_id: str) -> Request:
+        """Return what opens a session for a text, from now on."""
+        then = partial(self._opened, session, _FROM_NOW_ON)
+        return self._open(session, _FROM_NOW_ON, Asked(text_id, then, partial(self._not_opened, session, None)))
+
+    def _inited(self, session: Followed, opening: Opening, wire: Wire, data: bytes) -> Iterator[Reaction]:
+        opened = fits(OPENED, data)
+        if opened is None:  # a handler has answered, and opened nothing
+            yield self._voice.answer(wire, data, final=True)
+            yield from self._left_alone(session)
+            return
+        session.stream, session.announce = opening.stream, True
+        told = {"sessionId": opened.session_id, **msgspec.structs.asdict(opened)}
+        del told["session_id"]
+        marks = {"replyTo": wire.id, "final": True}
+        yield self._voice.say(told, marks, kind="init", session_id=session.session_id)
+        yield from self._opened(session, opening, data)
+
+    def _opened(self, session: Followed, opening: Opening, data: bytes) -> Iterator[Reaction]:
+        session.opens -= 1
+        session.attach(OPENED.decode(data), opening.after_seq or 0)
+        self._sessions[session.session_id] = session
+        waiting, session.waiting = session.waiting, []
+        for text, start in waiting:
+            yield self._start(text, start)
+
+    def _left_alone(self, session: Followed) -> Iterator[Reaction]:
+        """See to a session that was not opened after all: what waits for it has it opened."""
+        session.opens -= 1
+        if session.open or session.opens:
+            return
+        if session.waiting:
+            yield self._open_quietly(session, session.waiting[0][0].id)
+        else:
+            self._sessions.pop(session.session_id, None)
+
+    def _not_opened(self, session: Followed, init_id: str | None, error: BrokerError) -> Iterator[Reaction]:
+        session.opens -= 1
+        if init_id is not None:
+            marks = {"replyTo": init_id, "final": True}
+            yield self._voice.error(error, marks, session_id=session.session_id)
+        if session.open or session.opens:
+            return
+        self._sessions.pop(session.session_id, None)
+        waiting, session.waiting = session.waiting, []
+        for text, _ in waiting:
+            yield from self._refused(text, error)
+
+    # -- the way of a text ----------------------------------------------------------------------------
+
+    def text(self, wire: Wire, whole: bytes) -> Request:
+        """Return what begins the way of a text: it is held until its time has begun to run.
+
+        Raises:
+            BrokerError: `invalid_message`, `overloaded`.
+        """
+        session_id = wire.session_id or self.current or new_id()
+        start = start_payload(wire, session_id)
+        text = self.texts.send(session_id, wire.id or "")
+        self.current = session_id
+        offer = Asked(wire.id, partial(self._offered, text, wire, start), partial(self._refused, text))
+        offered = Request("ping", b"{}", offer, wire.type, whole)
+        came = Asked(wire.id, partial(self._came, offered), partial(self._refused, text))
+        return Request("turn.start", start, came, wire.type, held=True)
+
+    def _came(self, offered: Request, _: bytes) -> Iterator[Reaction]:
+        """Offer a text to a handler; where there is none, a `ping` is answered in that one's place."""
+        yield from self._watch()
+        yield offered
+
+    def _offered(self, text: Text, wire: Wire, start: bytes, data: bytes) -> Iterator[Reaction]:
+        if fits(PONG, data) is None:
+            yield self._voice.answer(wire, data, final=self.texts.answered(text))
+            return
+        session = self._session(text.session_id)
+        if session.open:
+            yield self._start(text, start)
+            return
+        if session.waiting and sum(len(waiting) for _, waiting in session.waiting) + len(start) > WAITING:
+            said = "The session is still being opened, and too much waits for it."
+            yield from self._refused(text, BrokerError("overloaded", said, retry_after=1.0))
+            return
+        session.waiting.append((text, start))
+        if not session.opens:
+            yield self._open_quietly(session, text.id)
+
+    def _start(self, text: Text, start: bytes) -> Request:
+        return Request("turn.start", start, Asked(text.id, partial(self._accepted, text), partial(self._refused, text)))
+
+    def _accepted(self, text: Text, data: bytes) -> Iterator[Reaction]:
+        accepted = ACCEPTED.decode(data)
+        told = msgspec.structs.asdict(accepted)
+        told["turnId"] = told.pop("turn_id")
+        yield self._voice.event("accepted", told, {"replyTo": text.id}, session_id=text.session_id)
+        session = self._sessions.get(text.session_id)
+        if session is None or not session.open:
+            yield from self._refused(text, _NO_LONGER)
+            return
+        text.sends -= 1
+        if session.take(text, accepted.turn_id, accepted.seq, duplicate=accepted.duplicate):
+            yield self._attach(session, text.id)
+
+    def _refused(self, text: Text, error: BrokerError) -> Iterator[Reaction]:
+        session = self._sessions.get(text.session_id)
+        if session is not None and session.open and _is_gone(error):
+            yield from self._lose(session, error)
+        final = self.texts.answered(text)
+        marks = {"replyTo": text.id, "final": True if final else None}
+        yield self._voice.error(error, marks, session_id=text.session_id)
+
+    # -- what was sent before -------------------------------------------------------------------------
+
+    def _attach(self, session: Followed, text_id: str) -> Request:
+        """Return what has the log told once more, from where the turns began that are asked for anew."""
+        session.opens += 1
+        payload = {"session_id": session.session_id, "after_seq": session.start, "epoch": session.epoch}
+        asked = Asked(text_id, partial(self._attached, session), partial(self._not_attached, session))
+        return Request("session.attach", _encode(payload), asked)
+
+    def _attached(self, session: Followed, _: bytes) -> Iterator[Reaction]:
+        session.opens -= 1
+        return iter(())
+
+    def _not_attached(self, session: Followed, error: BrokerError) -> Iterator[Reaction]:
+        session.opens -= 1
+        for text in session.give_up():
+            yield self._end(text, error)
+
+    # -- what is told ---------------------------------------------------------------------------------
+
+    def tell(self, value: SessionRecord | SessionReset | CaughtUp | SessionDetached) -> Iterator[Reaction]:
+        """Say what a client has to know of a session that it follows."""
+        session = self._sessions.get(value.session_id)
+        if session is None:
+            return
+        match value:
+            case SessionRecord(_, record):
+                if said := session.tell(record):
+                    yield said
+            case CaughtUp(_, head):
+                yield from self._caught_up(session, head)
+            case SessionReset():
+                if said := session.reset(value):
+                    yield said
+            case SessionDetached():
+                yield self._voice.event("session.detached", _NO_LONGER.as_data(), session_id=session.session_id)
+                yield from self._lose(session, _NO_LONGER)
+
+    def _caught_up(self, session: Followed, head: int) -> Iterator[Reaction]:
+        if session.opens:
+            return  # somebody has attached once more, so there is more to come
+        for text in session.give_up():
+            yield self._end(text, _NOT_KEPT)
+        if session.announce:
+            session.announce = False
+            yield self._voice.event("session.caught_up", {"head": head}, session_id=session.session_id)
+
+    def turn_of(self, session_id: str, text_id: str | None) -> str | None:
+        """Return the turn that a text of this id has become, by whomever it was said; None for none that goes on."""
+        session = self._sessions.get(session_id)
+        turns = {} if session is None else session.turns
+        return next((turn_id for turn_id, turn in turns.items() if turn.id == text_id), None)
+
+    def _lose(self, session: Followed, error: BrokerError) -> Iterator[Reaction]:
+        """Forget a session, whose turns the client will hear nothing more of."""
+        self._sessions.pop(session.session_id, None)
+        session.open = False
+        for text in self.texts.of(session.session_id):
+            if text.turn_id is not None:
+                yield self._end(text, error)
+
+    def _end(self, text: Text, error: BrokerError) -> bytes:
+        self.texts.end(text)
+        return self._voice.error(error, {"replyTo": text.id, "final": True}, session_id=text.session_id)
+
+    # -- time -----------------------------------------------------------------------------------------
+
+    def due(self) -> Iterator[Reaction]:
+        """Tell the senders of texts whose time is over that they will hear later."""
+        self._ticking = False
+        for text in self.texts.tick():
+            said = "No answer came in time." if text.turn_id is None else "The turn goes on; its reply comes later."
+            error = BrokerError("timeout", said, hint="wait for it, or cancel it")
+            yield self._voice.error(error, {"replyTo": text.id}, session_id=text.session_id)
+        yield from self._watch()
+
+    def _watch(self) -> Iterator[Reaction]:
+        if not self._ticking and self.texts.watched:
+            self._ticking = True
+            yield Later(self._tick, None)
+
+
+def _is_gone(error: BrokerError) -> bool:
+    return error.code == "not_found" and error.field == "$.payload.session_id"
