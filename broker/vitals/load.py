@@ -12,7 +12,7 @@ __all__ = ["GUARDED", "Load"]
 
 STARTS: Final = frozenset({"session.create", "session.open", "turn.start"})
 """What a broker that is about to stop does not begin."""
-GROWS: Final = STARTS | {"connect", "room.join", "session.attach"}
+GROWS: Final = STARTS | {"connect", "project.feedback", "room.join", "session.attach"}
 """What takes memory for as long as it is there."""
 WRITES: Final = STARTS | {
     *("room.publish", "session.configure", "session.share", "session.update"),

@@ -65,7 +65,7 @@ def enter(broker: Any, connect: Connect) -> Connect:
 
     async def open_client(url: str = "", **options: Any) -> Any:
         client = await connect(url or broker.url, protocols=[FORMAT], **options)
-        await client.take(event("welcome"))
+        client.connection_id = (await client.take(event("welcome")))["content"]["data"]["connectionId"]
         return client
 
     return open_client
@@ -573,11 +573,10 @@ async def test_commands_that_lack_something_say_what(client: Any) -> None:
         assert error_of(await command(client, action))["field"] == field
 
 
-async def test_what_another_user_is_sent_comes_as_from_a_user(enter: Connect, broker: Any, http: Any) -> None:
+async def test_what_another_user_is_sent_comes_as_from_a_user(enter: Connect) -> None:
     ann, bob = await enter(), await enter()
-    async with http.get(f"{broker.url}/api/v1/connections") as found:
-        ids = [each["connection_id"] for each in (await found.json())["connections"]]
-    message = envelope("psst", to="user", metadata={"connections": ids[-1:], "mood": "low", "final": True})
+    whom = {"connections": [bob.connection_id]}
+    message = envelope("psst", to="user", metadata={**whom, "mood": "low", "final": True})
     delivered = await ended(ann, await send(ann, message))
     assert delivered["content"] == {"event": "delivered", "data": {"delivered": 1}}
     heard = await bob.take(said_by("user"))
@@ -615,7 +614,7 @@ async def test_a_bad_token_is_told_and_ends_the_connection(strict: Any, enter: C
 
 
 async def test_too_many_texts_are_an_error_with_a_time_to_try_again(strict: Any, enter: Connect) -> None:
-    client = await enter(strict.url, headers={"Authorization": f"Bearer {token()}"})
+    client = await enter(strict.url, headers={"Authorization": f"Bearer {token('eve')}"})
     session_id = str(uuid.uuid4())
     ids = [await say(client, f"text {number}", session_id) for number in range(8)]
     ends = [await ended(client, message_id) for message_id in ids]
@@ -630,15 +629,17 @@ async def test_who_does_not_answer_a_ping_is_cut_and_there_are_only_so_many_conn
     strict: Any, http: aiohttp.ClientSession
 ) -> None:
     bearer = {"Authorization": f"Bearer {token()}"}
-    deaf = []
+    deaf: list[aiohttp.ClientWebSocketResponse] = []
+
+    async def crowd() -> None:
+        while len(deaf) <= 6:
+            socket = await http.ws_connect(f"{strict.url}/ws", protocols=[FORMAT], headers=bearer, autoping=False)
+            deaf.append(socket)
+
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
-            while len(deaf) <= 6:
-                deaf.append(
-                    await http.ws_connect(f"{strict.url}/ws", protocols=[FORMAT], headers=bearer, autoping=False)
-                )
+            await crowd()
         assert refused.value.status == 503
-        assert deaf
         ends = [group.create_task(to_the_end(socket)) for socket in deaf]
     assert {end.result() for end in ends} == {4000}
     await nobody_is_left(strict, http)

@@ -323,7 +323,18 @@ async def test_sessions_are_listed_newest_first_in_pages(app: App, dial: Dial) -
     assert [row["created_at"] for row in rows] == sorted((row["created_at"] for row in rows), reverse=True)
     assert "cursor" not in second
     assert rows[0].keys() == {
-        *("session_id", "agent", "title", "workspace_dir", "owner", "members", "ephemeral", "state", "created_at", "updated_at")
+        *(
+            "session_id",
+            "agent",
+            "title",
+            "workspace_dir",
+            "owner",
+            "members",
+            "ephemeral",
+            "state",
+            "created_at",
+            "updated_at",
+        )
     }
 
 

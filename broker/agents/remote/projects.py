@@ -83,18 +83,20 @@ class Projects:
     # -- what agents are told ------------------------------------------------------------------------
 
     def tell(self, news: News) -> None:
-        """Tell the project's agent what happened; one that has much to read yet hears of nothing but statuses, later."""
+        """Tell the project's agent what happened; of what it does not read, only statuses are kept for it."""
         member = self._agent_of(news.project)
         if member is None or len(news.data) > FRAME_LIMIT - _HEAD:
             return
-        missed = self._missed.get(member)
-        if member.outlet.full and missed is None:
-            logger.warning("an agent does not read what it is told of projects, and misses some of it")
-            missed = self._missed[member] = {}
-        if news.event == STATUS and missed is not None:
-            missed[news.project] = news
-        elif not member.outlet.full:
+        if not member.outlet.full:
+            self.has_room(member)
+        if not member.outlet.full:
             member.outlet.send(update_written(news))
+            return
+        if member not in self._missed:
+            logger.warning("an agent does not read what it is told of projects, and misses some of it")
+        missed = self._missed.setdefault(member, {})
+        if news.event == STATUS:
+            missed[news.project] = news
 
     def ask(self, feedback: UserFeedback, answered: Answered) -> None:
         """Bring the project's agent what somebody says."""

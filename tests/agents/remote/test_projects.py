@@ -115,15 +115,25 @@ def test_an_agent_that_does_not_read_misses_updates_and_is_told_the_last_statuse
         broker.link.tell(news(project))
     assert far.told == []
     far.full = False
-    broker.link.tell(news("p2", "project_status_change", 9))  # none is told twice, nor before an older one
     far.on_room()
     assert [(frame["type"], frame["id"]) for frame in far.told] == [
         ("project_status_sync", "p1:3"),
-        ("project_status_sync", "p2:9"),
+        ("project_status_sync", "p2:2"),
     ]
     far.on_room()
     broker.link.tell(news())
     assert (len(far.told), broker.arrivals) == (3, 1)
+
+
+def test_a_status_that_was_missed_is_told_before_what_comes_next(floor: Any, broker: Broker) -> None:
+    far = floor.agent()
+    far.told.clear()
+    far.full = True
+    broker.link.tell(news(event="project_status_change", seq=1))
+    far.full = False
+    broker.link.tell(news(event="project_status_change", seq=2))
+    far.on_room()
+    assert [frame["id"] for frame in far.told] == ["p1:1", "p1:2"]
 
 
 def test_as_many_statuses_as_an_agent_takes_are_told_at_a_time(floor: Any, broker: Broker) -> None:
