@@ -83,6 +83,7 @@ class Conductor:
         self._accepted_at: dict[str, float] = {}
         self._states: dict[str, TurnState] = {}
         self._dispatched_at: float | None = None
+        self._given: set[str] = set()  # turns that an agent was given, and that have not ended
         self._timer: Timer | None = None
         self._timer_at = 0.0
         self.memory: str | None = None
@@ -277,12 +278,15 @@ class Conductor:
             prompt = attrs.evolve(prompt, messages=self._transcript.before(prompt.turn_id))
         if self.memory is not None and agent == self._row.agent:
             prompt = attrs.evolve(prompt, memory=self.memory)
+        self._given.add(prompt.turn_id)
         self.line.start(prompt)
         self.pace.begin()
 
     def _announce_end(self, turn_id: str, outcome: str, seconds: float) -> None:
         """Tell who has to know of an end that is durable."""
-        self._options.on_turn_ended(self._row.session_id, turn_id, self.agent_of(turn_id), outcome, seconds)
+        agent, given = self.agent_of(turn_id), turn_id in self._given
+        self._given.discard(turn_id)
+        self._options.on_turn_ended(self._row.session_id, turn_id, agent, outcome, seconds, given)
         self._trail.show(turn_id, self._log.watched)
         if self._dispatching is not None:
             self._dispatching.end(turn_id, limited=self._rules.limited)

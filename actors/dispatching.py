@@ -26,7 +26,7 @@ from broker.turns import TurnMachine
 __all__ = ["ATTEMPTS", "Dispatching"]
 
 ATTEMPTS: Final = 16
-"""Refusals of one turn after which plugins are not asked any more, whatever they want."""
+"""Refusals of one turn after which no agent is asked any more, whatever plugins want."""
 UNSERVED: Final = ("agent_unavailable", "There is no agent to take the turn.")
 """What a profile without any agent is said to answer."""
 
@@ -187,12 +187,12 @@ class Dispatching:
     def _refused(self, way: Way, code: str, message: str) -> bool:
         """Ask what to do with a turn that the agent could not take; False if it is to take its usual way."""
         way.note(self.agent, code, message)
-        if len(way.tried) > ATTEMPTS:
-            return False
+        last = len(way.tried) > ATTEMPTS
         seconds = self._clock.monotonic() - way.since
         turn_id = way.turn_id
-        decision = self._decide(Attempt(self._session_id, turn_id, self._home, way.tried, code, message, seconds))
-        if decision is None:
+        attempt = Attempt(self._session_id, turn_id, self._home, way.tried, code, message, seconds, last)
+        decision = self._decide(attempt)
+        if decision is None or (last and not isinstance(decision, Degraded)):
             return False
         self._obey(decision)
         return True

@@ -29,7 +29,7 @@ class OpenFeedback:
 
     Attributes:
         told: its name as the agent was told it.
-        asker: whose it is: a user, or the connection of somebody who has no name.
+        asker: whose it is: a user, or the connection or the request of somebody who has no name.
         user: the user, if there is one.
         feedback_id: what the asker calls it.
         digest: of what was said.
@@ -118,7 +118,10 @@ class Feedbacks:
 
 
 def _asker_of(message: Feedback) -> object:
-    return message.follower if message.by.user is None else message.by.user
+    """Return whose it is; a request over HTTP of somebody who has no name is nobody else's."""
+    if message.by.user is not None:
+        return message.by.user
+    return object() if message.follower is None else message.follower
 
 
 def _digest_of(message: Feedback) -> bytes:

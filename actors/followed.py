@@ -180,6 +180,11 @@ class FollowedLog(LoopActor):
         self._newcomers.discard(follower)
         self._reads.pop(follower, None)
 
+    def forget_dead(self) -> None:
+        """Let go of followers whose connections have ended; they say so, but what fails may not come to that."""
+        for follower in [follower for follower in self._followers if not follower.is_alive()]:
+            self.forget_follower(follower)
+
     def send_round(self) -> None:
         """Have the followers ask the next incarnation of this actor for what comes after what they have."""
         for follower in list(self._followers):

@@ -22,6 +22,7 @@ from broker.actors.following import (
     Unfollow,
     Unfollowing,
 )
+from broker.actors.lifecycle import Abandoned, Bound, Unbound
 from broker.actors.loop import handles
 from broker.actors.ref import LoopRef
 from broker.actors.writer import Writer
@@ -61,6 +62,7 @@ class Follower(Writer):
     """The part of a connection that follows logs; takes what `Writer` does."""
 
     _follows: dict[str, _Follow] | None = None
+    _bound: dict[str, LoopRef[Any]] | None = None  # ephemeral sessions that it made
     _behind_since: float | None = None
 
     def place_of(self, log: str) -> LoopRef[Any] | None:
@@ -71,6 +73,10 @@ class Follower(Writer):
     def followed(self) -> list[str]:
         """Return the names of the logs that this connection follows."""
         return list(self._follows or ())
+
+    def holds(self) -> int:
+        """Return how many logs this connection follows, or has made to last as long as itself."""
+        return len((self._follows or {}).keys() | (self._bound or {}).keys())
 
     def know(self, peer: Peer) -> None:
         """Take note of who the peer is from now on; called by the reading half."""
@@ -94,6 +100,17 @@ class Follower(Writer):
     def _unfollow(self, message: Unfollowing) -> None:
         if self._follows is not None:
             self._follows.pop(message.log, None)
+
+    @handles(Bound)
+    def _bind(self, message: Bound) -> None:
+        if self._bound is None:
+            self._bound = {}
+        self._bound[message.log] = message.ref
+
+    @handles(Unbound)
+    def _unbind(self, message: Unbound) -> None:
+        if self._bound is not None:
+            self._bound.pop(message.log, None)
 
     @handles(Followed)
     def _list(self, _: Followed) -> dict[str, LoopRef[Any]]:
@@ -196,7 +213,7 @@ class Follower(Writer):
 
     @handles(LogUnreadable)
     def _give_up(self, message: LogUnreadable) -> None:
-        if self._follows and message.log in self._follows:
+        if message.log in (self._follows or ()) or message.log in (self._bound or ()):
             self._hang(Hang(CloseCode.TRY_AGAIN_LATER, "the log cannot be read now; reconnect and resume"))
 
     def _tell(self, ref: LoopRef[Any], message: Any) -> None:
@@ -206,9 +223,24 @@ class Follower(Writer):
             self._hang(Hang(CloseCode.TRY_AGAIN_LATER, "the session is not available; reconnect and resume"))
 
     def on_stop(self) -> None:
-        """Leave the logs."""
+        """Leave the logs, and end the sessions that were made for this connection alone."""
         super().on_stop()
+        self._take_up_unread()
         for follow in (self._follows or {}).values():
-            if follow.ref.is_alive():
-                follow.ref.tell(Unfollow(self.actor_ref), urgent=True)
-        self._follows = None
+            _tell_living(follow.ref, Unfollow(self.actor_ref))
+        for ref in (self._bound or {}).values():
+            _tell_living(ref, Abandoned())
+        self._follows = self._bound = None
+
+    def _take_up_unread(self) -> None:
+        """Note what this connection has just been given, or it would be held for it for ever."""
+        for message in self.actor_inbox:
+            if isinstance(message, Following):
+                self._follow(message)
+            elif isinstance(message, Bound):
+                self._bind(message)
+
+
+def _tell_living(ref: LoopRef[Any], message: Any) -> None:
+    if ref.is_alive():
+        ref.tell(message, urgent=True)

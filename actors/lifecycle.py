@@ -6,7 +6,7 @@ import attrs
 
 from broker.actors.ref import LoopRef
 
-__all__ = ["Abandoned", "Gone", "MayStop", "StopSession", "Sweep"]
+__all__ = ["Abandoned", "Bound", "Gone", "MayStop", "StopSession", "Sweep", "Unbound"]
 
 
 @attrs.frozen
@@ -30,8 +30,23 @@ class MayStop:
 
 
 @attrs.frozen
+class Bound:
+    """An ephemeral session tells the connection that made it to say when it ends: by `Abandoned`."""
+
+    log: str
+    ref: LoopRef[Any]
+
+
+@attrs.frozen
+class Unbound:
+    """An ephemeral session has been closed or deleted, so that the end of its connection is nothing to it any more."""
+
+    log: str
+
+
+@attrs.frozen
 class Abandoned:
-    """An ephemeral session tells itself that the connection has ended which it was made for."""
+    """The connection has ended that an ephemeral session was made for."""
 
 
 @attrs.frozen

@@ -86,14 +86,15 @@ class SessionOptions(LogOptions):
         agents: the agent profiles by name.
         quota: bytes of a session's log beyond which it takes no more turns; 0 for no limit.
         traces: where each turn's way is noted.
-        on_turn_ended: told (session id, turn id, agent, outcome, seconds) of each durable end.
+        on_turn_ended: told (session id, turn id, agent, outcome, seconds, whether an agent was given it) of each
+            durable end.
         on_dispatch: asked who is to have a turn that no agent has taken up; None if nobody has anything to say.
     """
 
     agents: Mapping[str, AgentOptions]
     quota: int = 0
     traces: Traces
-    on_turn_ended: Callable[[str, str, str, str, float], None]
+    on_turn_ended: Callable[[str, str, str, str, float, bool], None]
     on_dispatch: OnDispatch | None = None
 
 

@@ -221,8 +221,10 @@ class Registry(LoopActor):
         log = f"session:{message.row.session_id}"
         if log in self._places:
             raise BrokerError("session_exists", field="$.payload.session_id")
-        self._begin(log, message.row, chosen=message.chosen)
-        self._places.forward(log, Created(message.by, message.follower), self.answer_later())
+        maker = message.maker if message.row.ephemeral else None
+        self._begin(log, message.row, chosen=message.chosen, maker=maker)
+        follower = message.maker if message.attach else None
+        self._places.forward(log, Created(message.by, follower), self.answer_later())
 
     @handles(OpenSession)
     def _open_session(self, message: OpenSession) -> None:
@@ -231,11 +233,13 @@ class Registry(LoopActor):
             self._begin(log, message.row, chosen=True)
         self._places.forward(log, message.opening, self.answer_later())
 
-    def _begin(self, log: str, row: SessionRow, *, chosen: bool) -> None:
+    def _begin(self, log: str, row: SessionRow, *, chosen: bool, maker: LoopRef[Any] | None = None) -> None:
         first = [row]
 
         def make() -> Session:  # only the first incarnation begins the log; a later one takes it up
-            return self._options.session(row.session_id, first.pop() if first else None, chosen)
+            session = self._options.session(row.session_id, first.pop() if first else None, chosen)
+            session.maker = maker
+            return session
 
         self._places.open(log, make)
 

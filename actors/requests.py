@@ -78,12 +78,21 @@ class ToSession:
 
 @attrs.frozen
 class CreateSession:
-    """Make a session of this row."""
+    """Make a session of this row.
+
+    Attributes:
+        row: what it begins with.
+        chosen: whether the client chose its id.
+        by: who makes it.
+        maker: the connection that asks; None if none does.
+        attach: whether the maker is shown the session.
+    """
 
     row: SessionRow
     chosen: bool
     by: Principal
-    follower: LoopRef[Any] | None
+    maker: LoopRef[Any] | None
+    attach: bool = True
 
 
 @attrs.frozen

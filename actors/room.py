@@ -124,6 +124,7 @@ class Room(LogActor):
 
     @handles(Sweep)
     def _sweep(self, message: Sweep) -> None:
+        self.forget_dead()
         if self._may_stop():
             self._options.registry(Gone(self.log, self.actor_ref))
 

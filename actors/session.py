@@ -12,7 +12,8 @@ from broker import operations as ops
 from broker.actors.agent_mail import Flooded
 from broker.actors.conductor import Conductor, Tick
 from broker.actors.following import FollowAnswer, Following, Unfollowing
-from broker.actors.lifecycle import Abandoned, Gone, MayStop, StopSession, Sweep
+from broker.actors.futures import ReplyTo
+from broker.actors.lifecycle import Abandoned, Bound, Gone, MayStop, StopSession, Sweep, Unbound
 from broker.actors.loop import handles
 from broker.actors.options import SessionOptions
 from broker.actors.pace import HIGH
@@ -58,7 +59,8 @@ class Session(WatchedSession):
         await self._store.flush()  # what an earlier incarnation wrote may be on its way
         stored = await read_session(self._store, self.session_id, self._options.agents)
         if stored is not None:
-            self._new = False
+            if self._new:  # by somebody else, who has the id already
+                self._new, self.maker = False, None
             self._take_up(stored)
         elif new is None:
             self._be_missing()
@@ -128,10 +130,6 @@ class Session(WatchedSession):
     def _created(self, message: ops.Created) -> None:
         if not self._new:
             raise BrokerError("session_exists", field="$.payload.session_id")
-        if message.follower is not None:
-            self._followers[message.follower] = True
-            self._viewers[message.follower] = message.by.user
-            self.maker = message.follower
         row = self._its_row()
         answer = {
             "session_id": self.session_id,
@@ -141,9 +139,19 @@ class Session(WatchedSession):
             "head": self.head,
             "workspace_dir": row.workspace_dir,
         }
-        shown = message.follower is not None
-        note = Following(self.log, self.actor_ref, 0) if shown else Unfollowing(self.log)
-        self.reply_after_commit(FollowAnswer(self.durably(answer), note))
+        reply_to = self.answer_later()
+        self.answer_after_commit(reply_to, partial(self._show_made, self.durably(answer), message, reply_to))
+        self.after_commit(partial(self.tell_maker, Bound(self.log, self.actor_ref)))
+
+    def _show_made(self, answer: dict[str, Any], message: ops.Created, reply_to: ReplyTo) -> None:
+        """Answer who had the session made, and show it all there is by now: it may have spoken meanwhile."""
+        follower = message.follower
+        if follower is None:
+            reply_to.set(FollowAnswer(answer, Unfollowing(self.log)))
+            return
+        reply_to.set(FollowAnswer(answer, Following(self.log, self.actor_ref, 0)))
+        self._viewers[follower] = message.by.user
+        self.serve(follower, 0)
 
     @handles(ops.Update)
     def _update(self, message: ops.Update) -> None:
@@ -182,11 +190,12 @@ class Session(WatchedSession):
         self._shut({"by": None, "reason": "the connection ended that it was made for"})
 
     def _shut(self, why: dict[str, Any]) -> None:
-        row = self._its_row()
-        if not row.closed and not self._missing:
-            self._conductor.close(why["by"])
-            self._note("session.closed", why)
-            self._save_row(attrs.evolve(row, closed=True))
+        if self._missing or self._its_row().closed:
+            return
+        self._conductor.close(why["by"])
+        self._note("session.closed", why)
+        self._save_row(attrs.evolve(self._its_row(), closed=True))
+        self.after_commit(partial(self.tell_maker, Unbound(self.log)))
 
     @handles(ops.Delete)
     def _delete_all(self, message: ops.Delete) -> None:
@@ -199,6 +208,7 @@ class Session(WatchedSession):
         self._be_missing()
         self.reply_after_commit({})
         self.after_commit(self.dismiss_all)
+        self.after_commit(partial(self.tell_maker, Unbound(self.log)))
         self.after_commit(partial(self._options.registry, Gone(self.log, self.actor_ref)))
 
     # -- turns ----------------------------------------------------------------------------------------
@@ -278,13 +288,14 @@ class Session(WatchedSession):
 
     @handles(MayStop)
     def _may_stop(self, message: MayStop | None = None) -> bool:
-        return self.settled and (self._missing or not (self._followers or self.machine.busy))
+        return self.settled and (self._missing or not (self._followers or self.fleeting or self.machine.busy))
 
     @handles(Sweep)
     def _sweep(self, message: Sweep) -> None:
         now = self._clock.monotonic()
-        if not (self._missing or self._followers) and self._its_row().ephemeral:
-            self._abandon()  # an earlier run of the broker, or an earlier incarnation, had the connection
+        self.forget_dead()
+        if self.abandoned:
+            self._abandon()
         if not self._may_stop():
             self._active_at = now
         elif self._missing or now - self._active_at >= message.idle_after:

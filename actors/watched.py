@@ -6,11 +6,12 @@ from typing import Any, Final
 
 import attrs
 import msgspec
+import pykka
 
 from broker import operations as ops
 from broker.actors.following import Follow, FollowAnswer, Following, Unfollowing
 from broker.actors.futures import ReplyTo
-from broker.actors.lifecycle import Abandoned
+from broker.actors.lifecycle import Abandoned, Bound, Unbound
 from broker.actors.log import HISTORY_BYTES, LogActor
 from broker.actors.loop import handles
 from broker.actors.options import SessionOptions
@@ -27,7 +28,12 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class WatchedSession(LogActor):
-    """The half of a session that reads, describes and is shared."""
+    """The half of a session that reads, describes and is shared.
+
+    Attributes:
+        session_id: its id.
+        maker: the connection with which it ends, if it is ephemeral; None if that was one of an earlier run.
+    """
 
     def __init__(self, session_id: str, options: SessionOptions, row: SessionRow | None) -> None:
         super().__init__(f"session:{session_id}", options)
@@ -35,7 +41,7 @@ class WatchedSession(LogActor):
         self._row = row
         self._variables: dict[str, Any] = {}
         self._viewers: dict[LoopRef[Any], str | None] = {}  # the connection -> its user
-        self.maker: LoopRef[Any] | None = None  # with whose connection an ephemeral session ends, as far as is known
+        self.maker: LoopRef[Any] | None = None
         self._active_at = options.clock.monotonic()
 
     @property
@@ -93,9 +99,6 @@ class WatchedSession(LogActor):
         """Let go of a follower."""
         super().forget_follower(follower)
         self._viewers.pop(follower, None)
-        if follower is self.maker and self._row is not None and self._row.ephemeral:
-            self.maker = None
-            self.actor_ref.tell(Abandoned(), urgent=True)
 
     @handles(ops.Describe)
     def _describe(self, message: ops.Describe) -> dict[str, Any]:
@@ -142,6 +145,27 @@ class WatchedSession(LogActor):
         self.forget_follower(follower)
         self._tell(follower, Unfollowing(self.log))
         self._tell(follower, Parcel((SessionDetached(self.session_id),)))
+
+    # -- whose end is its own -------------------------------------------------------------------------
+
+    @property
+    def fleeting(self) -> bool:
+        """Whether it will be closed when the connection ends that made it."""
+        return self._row is not None and self._row.ephemeral and not self._row.closed
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether it should have been closed: its connection has ended, or was one of an earlier run."""
+        return self.fleeting and (self.maker is None or not self.maker.is_alive())
+
+    def tell_maker(self, message: Bound | Unbound) -> None:
+        """Tell the connection that made it, whether that follows it or not; one that has ended has left it."""
+        if self.maker is None:
+            return
+        try:
+            self.maker.tell(message, urgent=True)  # two of them in a session's life
+        except pykka.ActorDeadError:
+            self.actor_ref.tell(Abandoned(), urgent=True)
 
     # -- small things -------------------------------------------------------------------------------
 

@@ -188,6 +188,7 @@ class App:
                 reserved=ACTIONS,
                 acting=self.settings.limits.message_timeout,
                 traces=self.traces,
+                largest=self.settings.limits.message_bytes,
             )
             self.facade.connect_hooks(self.hooks)
         except PluginRefused as e:

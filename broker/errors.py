@@ -150,7 +150,7 @@ ERRORS: Final = {row.code: row for row in _ROWS}
 
 
 class BrokerError(Exception):
-    """A typed refusal: it reaches the peer that asked, and nobody else.
+    """A typed refusal: it reaches the peer that asked, and nobody else. Its texts can be encoded, whatever they were.
 
     Args:
         code: a code of `ERRORS`.
@@ -172,16 +172,16 @@ class BrokerError(Exception):
         close: "CloseCode | None" = None,
     ) -> None:
         kind = ERRORS[code]
-        super().__init__(message or kind.sentence)
         self.code = code
-        self.message = message or kind.sentence
+        self.message = _encodable(message or kind.sentence)
+        super().__init__(self.message)
         self.category = kind.category
         self.recovery = kind.recovery
         self.retryable = kind.retryable
         self.status = kind.status
         self.retry_after = retry_after
-        self.field = field
-        self.hint = hint
+        self.field = None if field is None else _encodable(field)
+        self.hint = None if hint is None else _encodable(hint)
         self.close = close
 
     def as_data(self) -> dict[str, object]:
@@ -192,6 +192,11 @@ class BrokerError(Exception):
             if value is not None:
                 data[key] = value
         return data
+
+
+def _encodable(text: str) -> str:
+    """Return text that UTF-8 can express: half a surrogate pair, as in the name of a file, becomes a question mark."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 class CloseCode(IntEnum):

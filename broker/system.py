@@ -190,13 +190,16 @@ class ActorSystem:
         if self._hooks.committed:
             self._hooks.observe(self._hooks.committed, log, records)
 
-    def _turn_ended(self, session_id: str, turn_id: str, agent: str, outcome: str, seconds: float) -> None:
+    def _turn_ended(
+        self, session_id: str, turn_id: str, agent: str, outcome: str, seconds: float, dispatched: bool
+    ) -> None:
         self._stats.turns_ended[outcome] += 1
         self._stats.turn_seconds.observe(seconds)
         if outcome not in {"completed", "cancelled"}:
             logger.bind(session=session_id, turn=turn_id).warning("turn of agent {} ended {}", agent, outcome)
         if self._hooks.turn_ended:
-            self._hooks.observe(self._hooks.turn_ended, TurnEnded(session_id, turn_id, agent, outcome, seconds))
+            ended = TurnEnded(session_id, turn_id, agent, outcome, seconds, dispatched)
+            self._hooks.observe(self._hooks.turn_ended, ended)
 
 
 def mark_of(url: str) -> str | None:

@@ -41,8 +41,8 @@ _HEAD: Final = """\
 
 Made from the code by `make docs`; a test compares the two, so edit the code instead. What the entries mean together
 stands in [protocol.md](protocol.md), [http.md](http.md), [configuration.md](configuration.md) and
-[plugins.md](plugins.md). The settings of the plugins that come with the broker have pages of their own:
-[auth.md](auth.md#settings), [rate-limit.md](rate-limit.md#settings), [metrics.md](metrics.md#who-may-read-them).
+[plugins.md](plugins.md). The settings of the plugins that come with the broker have [pages of their
+own](configuration.md#plugins).
 
 - [Settings](#settings) · [Command line](#command-line)
 - [Actions](#actions) · [Messages of the broker](#messages-of-the-broker) · [Records](#records)
@@ -300,8 +300,8 @@ def _http() -> str:
     shown = [(method, path) for method, path in served if method not in {"HEAD", "OPTIONS"} and "static" not in path]
     rows = [(method, f"`{path}`") for method, path in shown]
     text = (
-        "Beside these, `GET /ws`, `GET /agent` and the routes of plugins. What they take and answer, and who may ask, "
-        "stands in [http.md](http.md)."
+        "Beside these, `GET /ws`, `GET /ws/FORMAT`, `GET /agent` and the routes of plugins. What they take and answer, "
+        "and who may ask, stands in [http.md](http.md)."
     )
     return "\n\n".join(["## HTTP", text, _table(("method", "path"), rows)])
 

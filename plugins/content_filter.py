@@ -5,6 +5,7 @@ with the text and never with its powers. What is looked at are the strings in th
 changed, all around it stays byte for byte.
 """
 
+import asyncio
 import fnmatch
 import functools
 import logging
@@ -12,7 +13,8 @@ import re
 import unicodedata
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, chain, islice
 from typing import Annotated, Any, Final, Literal
 
@@ -35,6 +37,15 @@ MOST_TAKEN_OUT: Final = 1000
 """Places of one message that are replaced; one with more is refused, since each costs some microseconds."""
 PATTERN_MEMORY: Final = 32 << 20
 """Bytes that a compiled pattern may take; from there on RE2 is slower, and still right."""
+AT_ONCE: Final = 64 << 10
+"""Bytes of a message that no thread is needed for, each quote counted as `QUOTE`."""
+QUOTE: Final = 32
+EFFORT_AT_ONCE: Final = 1 << 20
+EFFORT: Final = 32
+"""Characters gone through to take something out: at once, and in a thread for each byte of the message, or of 1 MiB."""
+FOLDED: Final = 16  # what a character counts that may have to be folded
+PIECE: Final = 32 << 10
+"""Characters that are folded while other threads wait."""
 LOG_PAUSE: Final = 10.0
 """Seconds between two lines of the log about one rule."""
 
@@ -54,7 +65,6 @@ _decode: Final = msgspec.json.Decoder(str).decode
 
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
 Pattern = Annotated[str, Meta(min_length=1, max_length=10_000)]
-Search = Callable[[str], object]
 
 
 @attrs.frozen(kw_only=True)
@@ -88,16 +98,32 @@ class Rule:
             raise ValueError("the pattern fits where there is nothing, and so everywhere")
         object.__setattr__(self, "compiled", compiled)
 
-    def seen(self, text: str) -> str:
-        """Return what the pattern is looked for in."""
-        return folded(text) if self.fold else text
-
     def concerns(self, operation: str, resource: str | None) -> bool:
         """Tell whether it is about what is said like this, there."""
-        if not _fits(self.operations, operation):
-            return False
         is_room = operation.startswith(("room.", "project."))
-        return self.rooms is None or (is_room and _fits(self.rooms, resource or ""))
+        there = self.rooms is None or (is_room and _fits(self.rooms, resource or ""))
+        return there and _fits(self.operations, operation)
+
+
+class Finder:
+    """Tells which of many rules, all folding or none, find something in a text: it is gone through once or twice."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.fold = rules[0].fold
+        self._rules = rules
+        patterns = [rule.pattern for rule in rules]
+        self._any = compile_pattern(patterns, fold=self.fold)
+        self._which = re2.Set.SearchSet(_options(fold=self.fold))
+        for pattern in patterns:
+            self._which.Add(pattern.translate(foldings()) if self.fold else pattern)
+        self._which.Compile()
+
+    def found(self, seen: str) -> Sequence[Rule]:
+        """Return the rules that find something; all if that many cannot be told apart for want of memory."""
+        if self._any.search(seen) is None:
+            return ()
+        which = self._which.Match(seen)
+        return [self._rules[index] for index in which] if which else self._rules
 
 
 @attrs.frozen(kw_only=True)
@@ -117,7 +143,7 @@ class FilterSettings:
     max_strings: Count = 10_000
     max_blocks: Count | None = None
     max_depth: Count | None = None
-    unions: Mapping[bool, Any] = attrs.field(init=False, repr=False, eq=False)
+    finders: tuple[Finder, ...] = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         if len(self.rules) > MOST_RULES:
@@ -125,15 +151,8 @@ class FilterSettings:
         names = Counter(rule.name for rule in self.rules)
         if twice := [name for name, number in names.items() if number > 1]:
             raise ValueError(f"two rules are called {twice[0]}")
-        object.__setattr__(self, "unions", {fold: self._union(fold=fold) for fold in (False, True)})
-
-    def _union(self, *, fold: bool) -> Any:
-        """Return one pattern for all rules, so that a text that nothing is wrong with is gone through once."""
-        patterns = [rule.pattern for rule in self.rules if rule.fold is fold]
-        try:
-            return compile_pattern(patterns, fold=fold) if patterns else None
-        except ValueError as e:
-            raise ValueError(f"the patterns do not go together: {e}") from None
+        kinds = ([rule for rule in self.rules if rule.fold is fold] for fold in (False, True))
+        object.__setattr__(self, "finders", tuple(Finder(rules) for rules in kinds if rules))
 
 
 class ContentFilter(Plugin):
@@ -147,104 +166,138 @@ class ContentFilter(Plugin):
         super().__init__(settings, broker)
         self.hits: Counter[str] = Counter()
         self._quiet_until: dict[str, float] = {}
+        self._thread = ThreadPoolExecutor(1, "content_filter")  # which begins when there is something for it
+
+    async def stop(self) -> None:
+        """Let go of the thread."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def reload(self, settings: FilterSettings) -> bool:
         """Take over new rules."""
         self.settings = settings
         return True
 
-    def on_content(self, content: Content) -> bytes | None:
+    def on_content(self, content: Content) -> Awaitable[bytes | None] | bytes | None:
         """Let pass what is said, refuse it, or return it without what must not be said."""
-        texts = strings_of(content.data, self.settings.max_strings)
-        self._measure(content, texts)
-        suspects = [found for found in texts if self._is_suspect(found[2])]
-        if not suspects:
+        if len(content.data) + QUOTE * content.data.count(b'"') <= AT_ONCE:
+            work = Work(self.settings, content, EFFORT_AT_ONCE)
+            try:
+                return work.done()
+            except Exhausted:
+                pass  # which needs more time than everybody may be made to wait
+            finally:
+                self._note(work)
+        return self._in_thread(content)
+
+    async def _in_thread(self, content: Content) -> bytes | None:
+        work = Work(self.settings, content, EFFORT * max(1 << 20, len(content.data)))
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work.done)
+        except Exhausted:
+            raise BrokerError("too_large", "Too much would have to be taken out of this.") from None
+        finally:
+            self._note(work)
+
+    def _note(self, work: "Work") -> None:
+        """Count, and log now and then, which rules had to do something; never about what."""
+        now = self.broker.monotonic()
+        for rule in work.noted.values():
+            self.hits[rule.name] += 1
+            if now >= self._quiet_until.get(rule.name, now):
+                self._quiet_until[rule.name] = now + LOG_PAUSE
+                done = (rule.name, rule.action, work.content.operation, work.content.principal.user)
+                log.info("rule %s: %s %s of %s, time %d", *done, self.hits[rule.name])
+
+
+class Exhausted(Exception):  # noqa: N818 - what the effort is
+    """It takes too long."""
+
+
+class Work:
+    """The rules on one message; `effort` is what may be gone through, `noted` the rules that had to do something."""
+
+    def __init__(self, settings: FilterSettings, content: Content, effort: int) -> None:
+        self.content = content
+        self.noted: dict[str, Rule] = {}
+        self._settings = settings
+        self._effort = effort
+        self._rules = [rule for rule in settings.rules if rule.concerns(content.operation, content.resource)]
+        self._taken_out = 0
+        self._text = self._folded = ""
+
+    def done(self) -> bytes | None:
+        """Return what is to be said instead, if anything; raises `BrokerError` to refuse, or `Exhausted`."""
+        texts = strings_of(self.content.data, self._settings.max_strings)
+        self._measure(texts)
+        if not self._rules:
             return None
-        work = Work(self, content)
-        changed = [(start, end, new) for start, end, old in suspects if (new := work.cleaned(old)) is not old]
-        return spliced(content.data, changed) if changed else None
+        changed = [(start, end, new) for start, end, old in texts if (new := self._cleaned(old)) is not old]
+        return spliced(self.content.data, changed) if changed else None
 
-    def _is_suspect(self, text: str) -> bool:
-        """Tell whether any rule at all might have to do with a text."""
-        plain, folding = self.settings.unions[False], self.settings.unions[True]
-        return (plain is not None and plain.search(text) is not None) or (
-            folding is not None and folding.search(folded(text)) is not None
-        )
-
-    def _measure(self, content: Content, texts: Iterable[tuple[int, int, str]]) -> None:
+    def _measure(self, texts: Iterable[tuple[int, int, str]]) -> None:
         """Refuse what is too large (`too_large`)."""
-        limits, data = self.settings, content.data
-        if limits.max_text is not None and sum(size_of(text) for _, _, text in texts) > limits.max_text:
+        limits, data = self._settings, self.content.data
+        if limits.max_text is not None and sum(len(text.encode()) for _, _, text in texts) > limits.max_text:
             raise BrokerError("too_large", f"All text together has at most {limits.max_text} bytes here.")
         if limits.max_depth is not None and depth_of(data) > limits.max_depth:
             raise BrokerError("too_large", f"Nothing is deeper than {limits.max_depth} levels here.")
-        if limits.max_blocks is not None and content.operation.startswith("turn.") and data.lstrip()[:1] == b"[":
+        if limits.max_blocks is not None and self.content.operation.startswith("turn.") and data.lstrip()[:1] == b"[":
             blocks = msgspec.json.decode(data, type=list[msgspec.Raw])
             if len(blocks) > limits.max_blocks:
                 raise BrokerError("too_large", f"A turn has at most {limits.max_blocks} blocks here.")
 
-    def note(self, rule: Rule, content: Content) -> None:
-        """Count, and log now and then, that a rule had to do something; never about what."""
-        self.hits[rule.name] += 1
-        now = self.broker.monotonic()
-        if now >= self._quiet_until.get(rule.name, now):
-            self._quiet_until[rule.name] = now + LOG_PAUSE
-            done, who, times = rule.action, content.principal.user, self.hits[rule.name]
-            log.info("rule %s: %s %s of %s, time %d", rule.name, done, content.operation, who, times)
-
-
-class Work:
-    """The rules on one message.
-
-    Args:
-        plugin: whose settings they are.
-        content: what is said, how, where and by whom.
-    """
-
-    def __init__(self, plugin: ContentFilter, content: Content) -> None:
-        self._plugin = plugin
-        self._content = content
-        rules = [rule for rule in plugin.settings.rules if rule.concerns(content.operation, content.resource)]
-        self._refusing = [rule for rule in rules if rule.action == "refuse"]
-        self._redacting = [rule for rule in rules if rule.action == "redact"]
-        self._noted: set[str] = set()
-        self._taken_out = 0
-
-    def cleaned(self, text: str) -> str:
-        """Return a text without what must not be said; the same object if nothing had to be taken out.
-
-        Raises:
-            BrokerError: `forbidden`: one of the rules refuses it, as it came or as it would have become.
-        """
-        self._refuse(text)
+    def _cleaned(self, text: str) -> str:
+        """Return a text without what must not be said; the same object if that is all of it."""
+        found = self._found(text)
+        if not found:
+            return text
+        self._refuse(found, text)
         clean = text
-        for rule in self._redacting:
-            clean = self._redacted(rule, clean)
+        for rule in self._rules:
+            if rule.action == "redact" and rule.name in found:
+                less = self._redacted(rule, clean)
+                found, clean = found if less is clean else self._found(less), less
         if clean is not text:
-            self._refuse(clean)
+            self._refuse(found, clean)
         return clean
 
-    def _refuse(self, text: str) -> None:
-        for rule in self._refusing:
-            if rule.compiled.search(rule.seen(text)) is not None:
-                self._note(rule)
+    def _found(self, text: str) -> frozenset[str]:
+        """Return the names of the rules that find something in a text, among others that are not about this message."""
+        seen = ((finder, self._seen(text, fold=finder.fold)) for finder in self._settings.finders)
+        return frozenset(rule.name for finder, text in seen for rule in finder.found(text))
+
+    def _seen(self, text: str, *, fold: bool) -> str:
+        """Return what a rule looks at, made once for all of them."""
+        if not fold or text.isascii():
+            return text
+        if self._text is not text:
+            self._text, self._folded = text, folded(text)
+        return self._folded
+
+    def _refuse(self, found: frozenset[str], text: str) -> None:
+        for rule in self._rules:
+            if rule.action == "refuse" and rule.name in found and self._matches(rule, text, 1):
+                self.noted[rule.name] = rule
                 raise BrokerError("forbidden", rule.message, hint=f"rule {rule.name}")
 
     def _redacted(self, rule: Rule, text: str) -> str:
-        found = rule.compiled.finditer(rule.seen(text))
-        spans = [span for match in islice(found, MOST_TAKEN_OUT + 1) if (span := match.span())[0] < span[1]]
+        matches = (match.span() for match in self._matches(rule, text, MOST_TAKEN_OUT + 1))
+        spans = [span for span in matches if span[0] < span[1]]
         if not spans:
             return text
-        self._note(rule)
+        self.noted[rule.name] = rule
         self._taken_out += len(spans)
         if self._taken_out > MOST_TAKEN_OUT:
             raise BrokerError("forbidden", rule.message, hint=f"rule {rule.name}")
         return replaced(text, unfolded(text, spans) if rule.fold else spans, rule.replace)
 
-    def _note(self, rule: Rule) -> None:
-        if rule.name not in self._noted:
-            self._noted.add(rule.name)
-            self._plugin.note(rule, self._content)
+    def _matches(self, rule: Rule, text: str, most: int) -> list[Any]:
+        folds = self._settings.finders[-1].fold and not text.isascii()
+        self._effort -= len(text) * (FOLDED if folds else 1)
+        if self._effort < 0:
+            self.noted.clear()
+            raise Exhausted
+        return list(islice(rule.compiled.finditer(self._seen(text, fold=rule.fold)), most))
 
 
 # -- JSON -------------------------------------------------------------------------------------------
@@ -278,26 +331,21 @@ def depth_of(data: bytes) -> int:
     return max(accumulate(1 if bracket in b"[{" else -1 for bracket in brackets), default=0)
 
 
-def size_of(text: str) -> int:
-    """Return the bytes of a text in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
-
-
 # -- texts ------------------------------------------------------------------------------------------
 
 
-def compile_pattern(patterns: Sequence[str], *, fold: bool) -> Any:
-    """Return what looks for any of these patterns.
-
-    Raises:
-        ValueError: RE2 cannot take them, and says why.
-    """
+def _options(*, fold: bool) -> Any:
     options = re2.Options()
     options.log_errors, options.max_mem, options.case_sensitive = False, PATTERN_MEMORY, not fold
+    return options
+
+
+def compile_pattern(patterns: Sequence[str], *, fold: bool) -> Any:
+    """Return what looks for any of these patterns; raises `ValueError` where RE2 cannot take them, and says why."""
     whole = "|".join(f"(?:{pattern})" for pattern in patterns) if len(patterns) > 1 else patterns[0]
     try:
         # What is looked for is folded like what it is looked for in; the characters of the syntax stay as they are.
-        return re2.compile(whole.translate(foldings()) if fold else whole, options)
+        return re2.compile(whole.translate(foldings()) if fold else whole, _options(fold=fold))
     except re2.error as e:
         reason = e.args[0].decode(errors="replace") if isinstance(e.args[0], bytes) else e.args[0]
         raise ValueError(f"pattern: {reason}") from None
@@ -323,7 +371,10 @@ def foldings() -> dict[int, str]:
 
 def folded(text: str) -> str:
     """Return a text without accents and invisible characters, in plain forms and lower case beyond ASCII."""
-    return text if text.isascii() else text.translate(foldings())
+    if text.isascii():
+        return text
+    pieces = (text[start : start + PIECE] for start in range(0, len(text), PIECE))
+    return "".join(piece.translate(foldings()) for piece in pieces)
 
 
 def unfolded(text: str, spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -241,7 +241,7 @@ class MessageLog(Plugin):
             self._add("disconnected", **_who(peer), close=int(code))
 
     def _message(self, message: Inbound) -> None:
-        if "messages" not in self._groups:
+        if "messages" not in self._groups or message.derived:
             return
         line = {**_who(message.peer), **_what(message.action, message.kind, message.id), "size": message.size}
         if message.action != NEVER and message.payload:

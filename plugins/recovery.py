@@ -58,6 +58,9 @@ class DegradedSettings:
 
     text: Annotated[str, Meta(min_length=1, max_length=16384)] = SORRY
 
+    def __attrs_post_init__(self) -> None:
+        Degraded(self.text)  # which refuses, at the start, what could not be said when it is needed
+
 
 @attrs.frozen(kw_only=True)
 class RecoverySettings:
@@ -212,6 +215,8 @@ class Recovery(Plugin):
             return None
         if breaker is not None:
             breaker.fail(attempt.turn_id, now)
+        if attempt.last:
+            return self._answer(attempt)
         tries = attempt.tried.count(agent)
         if tries <= self.settings.retries and ERRORS[attempt.code].retryable and self._admits(agent, attempt):
             return HandTo(agent, self._pause(tries))
@@ -219,17 +224,16 @@ class Recovery(Plugin):
 
     def turn_ended(self, turn: TurnEnded) -> None:
         """Count what became of a turn for or against the agent that had it, once."""
-        breaker = self._breaker(turn.agent)
-        if turn.turn_id in self._counted:
-            del self._counted[turn.turn_id]
-        elif breaker is None:
-            return
-        elif turn.outcome in FAILED:
-            breaker.fail(turn.turn_id, self.broker.monotonic())
-        elif turn.outcome == "completed":
-            breaker.succeed(turn.turn_id)
-        else:
-            breaker.forget(turn.turn_id)
+        turn_id, breaker = turn.turn_id, self._breaker(turn.agent)
+        if turn_id in self._counted:
+            del self._counted[turn_id]
+        elif breaker is not None and turn.dispatched:
+            if turn.outcome in FAILED:
+                breaker.fail(turn_id, self.broker.monotonic())
+            elif turn.outcome == "completed":
+                breaker.succeed(turn_id)
+        for other in self._breakers.values():  # it may have been to try an agent that it never came to
+            other.forget(turn_id)
 
     # -- inside -------------------------------------------------------------------------------------
 
@@ -240,6 +244,10 @@ class Recovery(Plugin):
             if following not in attempt.tried and self._admits(following, attempt):
                 return HandTo(following)
             following = self.settings.fallback.get(following)
+        return self._answer(attempt)
+
+    def _answer(self, attempt: Attempt) -> Degraded | None:
+        """Have the broker answer a turn; None if it is not to."""
         self._leave_uncounted(attempt.turn_id)
         degraded = self.settings.degraded
         return None if degraded is None else Degraded(degraded.text)

@@ -227,9 +227,9 @@ class Validation(Plugin):
         if not message.kind and not message.action:
             return  # it cannot be read, and is refused for that
         settings, format_ = self.settings, message.peer.protocol
-        of_type = settings.of_types.get((format_, message.kind))
+        of_type = None if message.derived else settings.of_types.get((format_, message.kind))
         of_action = settings.of_actions.get(message.action)
-        if of_type is None and of_action is None and settings.others == "refuse":
+        if of_type is None and of_action is None and settings.others == "refuse" and not message.derived:
             raise BrokerError("forbidden", "Messages of this kind are not taken here.")
         if of_type is not None:
             of_type.check(message.text or b"{}", "$")

@@ -15,6 +15,7 @@ from typing import Any, Final, get_args
 import attrs
 import pytest
 from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestServer
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -28,7 +29,7 @@ from broker.web.actions import ACTIONS
 from broker.web.site import add_routes
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+PAGES: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 README: Final = (ROOT / "README.md").read_text()
 PROTOCOL: Final = (ROOT / "docs/protocol.md").read_text()
 PATIENCE: Final = 60.0
@@ -338,6 +339,18 @@ async def test_the_worker_of_the_readme_answers(serve: Serve, dial: Dial, tmp_pa
         worker.terminate()
         await worker.wait()
     assert next(r for r in log if r["event"] == "message.completed")["data"]["content"] == "GOOD MORNING "
+
+
+async def test_the_application_of_the_readme_holds_a_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lines = block(README, "python", "broker.setup").splitlines()
+    assert lines.pop().startswith("web.run_app(app, ")
+    names: dict[str, Any] = {}
+    exec("\n".join(lines), names)
+    async with TestServer(names["app"]) as server, ClientSession() as session:
+        for path in ("/chat/", "/chat/health", "/chat/metrics"):
+            async with session.get(server.make_url(path)) as answer:
+                assert answer.status == 200, path
 
 
 async def test_the_trace_of_the_readme_is_that_of_its_conversation(serve: Serve, tmp_path: Path) -> None:

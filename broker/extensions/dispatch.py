@@ -23,6 +23,7 @@ from broker.hooks import Auth, Content, Control, Failure, Handshake, Peer, Permi
 from broker.ids import new_id
 from broker.logs import limited
 from broker.messages import Principal
+from broker.protocol.edge import check_depth
 from broker.stats import Stats
 from broker.tasks import spawn
 from broker.traces import Traces
@@ -53,6 +54,7 @@ class Hooks:
         patience: seconds that an async gate may take.
         acting: seconds that an async action may take.
         traces: where they are found by the id that a client was told.
+        largest: bytes of what a content gate may have said instead, as of a message; None for no limit.
 
     Attributes:
         handshake: gates for `identify`.
@@ -86,12 +88,14 @@ class Hooks:
         patience: float = PATIENCE,
         acting: float = ACTING,
         traces: Traces | None = None,
+        largest: int | None = None,
     ) -> None:
         self._plugins = tuple(plugins)
         self._stats = Stats() if stats is None else stats
         self._patience = patience
         self._acting = acting
         self._traces = traces
+        self._largest = largest
         self._observing: defaultdict[str, set[Task[None]]] = defaultdict(set)
         self.handshake = compiled(plugins, "on_handshake")
         self.identifies = any(may_answer(gate) for gate in self.handshake)
@@ -194,11 +198,18 @@ class Hooks:
         return content.data
 
     def _replace(self, gate: Bound, answer: Any, content: Content) -> Content:
+        """Return the content as a gate left it, which is bound by what binds every message."""
         try:
             data = _checked(answer, bytes)
-            return content if data is None else attrs.evolve(content, data=to_json(data))
+            if data is None:
+                return content
+            data = to_json(data)
+            check_depth(data)
         except Exception as e:
             raise self.broke(gate.plugin, gate.hook, e) from e
+        if self._largest is not None and len(data) > self._largest:  # taking out may well make longer: no fault
+            raise BrokerError("too_large", f"What is made of this message has more than {self._largest} bytes.")
+        return attrs.evolve(content, data=data)
 
     async def permits(self, check: Permission) -> bool:
         """Tell whether the gates let something be done, for a list that leaves out what one may not see.

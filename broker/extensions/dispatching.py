@@ -24,16 +24,18 @@ def decide(hooks: Hooks, agents: Collection[str], attempt: Attempt) -> HandTo | 
         try:
             answer = bound.call(attempt)
             if answer is not None:
-                return _checked(answer, agents)
+                return _checked(answer, agents, attempt)
         except BaseException as e:  # noqa: BLE001 - plain code cannot be cancelled: whatever it raised is its own
             hooks.broke(bound.plugin, bound.hook, e)
     return None
 
 
-def _checked(answer: object, agents: Collection[str]) -> HandTo | Degraded:
+def _checked(answer: object, agents: Collection[str], attempt: Attempt) -> HandTo | Degraded:
     if not isinstance(answer, HandTo | Degraded):
         discard(answer)
         raise TypeError(f"on_dispatch answers with HandTo, Degraded or None; it returned {type(answer).__name__}")
     if isinstance(answer, HandTo) and answer.agent not in agents:
         raise ValueError(f"there is no agent {answer.agent!r} to hand a turn to; there are: {', '.join(agents)}")
+    if isinstance(answer, HandTo) and attempt.last:
+        raise ValueError("a turn that was refused so often is not handed on any more; only Degraded is followed")
     return answer

@@ -114,7 +114,7 @@ class Registered:
         """Return a gate that refuses nothing, since messages have gates alone."""
 
         def tell(message: Inbound) -> None:
-            if self._hooks is not None:
+            if self._hooks is not None and not message.derived:
                 self._hooks.observe((bound,), message)
 
         return attrs.evolve(bound, call=tell)

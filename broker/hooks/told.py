@@ -4,11 +4,11 @@ Those that are made for every message are msgspec's, which it makes in a fifth o
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import attrs
 import msgspec
-from attrs.validators import and_, ge, instance_of, le, max_len
+from attrs.validators import and_, ge, instance_of, le, max_len, min_len
 
 from broker.errors import BrokerError
 from broker.messages import Principal
@@ -30,6 +30,17 @@ __all__ = [
     "TurnRequest",
     "Undeclared",
 ]
+
+
+def _encodable(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
+    """Refuse text that has no UTF-8: half a character, as `json.loads` makes of half an escape."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{attribute.name} has half a character (a lone surrogate), which cannot be sent") from None
+
+
+_SAID: Final = and_(instance_of(str), min_len(1), _encodable)
 
 
 @attrs.frozen
@@ -109,6 +120,8 @@ class Inbound(msgspec.Struct, frozen=True, gc=False):
         payload: JSON of what the action is given; empty for one that cannot be read. Tokens travel in it.
         text: the whole message as it came, of a request its body; left out of `repr` likewise.
         id: the client's own id of it is its `str`; None for a message without one, and for a request.
+        derived: whether the client's format asks for it by itself, for a message that was looked at before; it has
+            no text and no size then.
     """
 
     peer: Peer
@@ -118,6 +131,7 @@ class Inbound(msgspec.Struct, frozen=True, gc=False):
     payload: bytes = b""
     text: bytes = b""
     id: Any = None
+    derived: bool = False
 
     def __repr__(self) -> str:
         """Return all but what it says."""
@@ -182,13 +196,16 @@ class Content:
         principal: who.
         operation: how, an action of PROTOCOL 2a such as `turn.start`, also when it is asked for over HTTP.
         resource: to which session, room or project, by id or name; None where there is none.
-        data: JSON, as the gates before left it; of a turn a string or an array of content blocks.
+        data: JSON, as the gates before left it; of a turn's content a string or an array of content blocks.
+        part: which part of what is said, since each is asked about by itself: `content` and `metadata` of a turn,
+            `title` and `variables` of a session, `data` of most others; empty where there is nothing else.
     """
 
     principal: Principal
     operation: str
     resource: str | None
     data: bytes = attrs.field(repr=False)
+    part: str = ""
 
 
 @attrs.frozen
@@ -212,6 +229,7 @@ class Attempt:
         code: why the last of them could not, one of PROTOCOL 2b; None if none was asked yet.
         message: the same for a person.
         seconds: since the turn was dispatched first; 0 while it waits.
+        last: whether it was refused so often that no agent is asked any more: only `Degraded` is followed now.
     """
 
     session_id: str
@@ -221,6 +239,7 @@ class Attempt:
     code: str | None = None
     message: str | None = None
     seconds: float = 0.0
+    last: bool = False
 
 
 @attrs.frozen
@@ -232,7 +251,7 @@ class HandTo:
         after: seconds until then, at most an hour; the turn's `start` deadline goes on meanwhile.
     """
 
-    agent: str
+    agent: str = attrs.field(validator=_SAID)
     after: float = attrs.field(default=0.0, validator=and_(ge(0), le(3600)))
 
 
@@ -241,10 +260,10 @@ class Degraded:
     """An answer to an `Attempt`: no agent gets the turn, the broker answers it with this text and says so.
 
     Attributes:
-        text: what people read; at most 16384 characters.
+        text: what people read; 1 to 16384 characters.
     """
 
-    text: str = attrs.field(validator=and_(instance_of(str), max_len(16384)))
+    text: str = attrs.field(validator=and_(_SAID, max_len(16384)))
 
 
 @attrs.frozen
@@ -257,6 +276,8 @@ class TurnEnded:
         agent: the profile that had it, or was to have it.
         outcome: one of PROTOCOL section 3.
         seconds: from its acceptance to its end.
+        dispatched: whether an agent was given it since the broker's start; what ended in the queue, or was answered by
+            the broker itself, says nothing of any.
     """
 
     session_id: str
@@ -264,6 +285,7 @@ class TurnEnded:
     agent: str
     outcome: str
     seconds: float
+    dispatched: bool = True
 
 
 @attrs.frozen

@@ -85,10 +85,11 @@ class Due:
 
 @attrs.define(eq=False)
 class Response:
-    """A request was done; `data` is JSON."""
+    """A request was done; `data` is JSON, `handled` whether a plugin or the host of the broker has answered it."""
 
     id: RequestId
     data: bytes
+    handled: bool = False
 
 
 @attrs.define

@@ -28,6 +28,7 @@ __all__ = [
     "Join",
     "Listing",
     "Named",
+    "NewSession",
     "Open",
     "Publish",
     "RoomHistory",
@@ -77,14 +78,20 @@ NO_OBJECT: Final = msgspec.Raw(b"{}")
 
 
 @attrs.define
-class Create:
-    """`session.create`; one that is `ephemeral` is closed when the connection ends that made it."""
+class NewSession:
+    """What a session is made with, whoever makes it."""
 
     workspace_dir: str | None = None
     agent: str | None = None
     title: Title | None = None
     variables: dict[str, Any] = attrs.Factory(dict)
     session_id: OwnId | None = None
+
+
+@attrs.define
+class Create(NewSession):
+    """`session.create`; one that is `ephemeral` is closed when the connection ends that made it."""
+
     ephemeral: bool = False
 
 
@@ -101,9 +108,9 @@ class Open:
     variables: dict[str, Any] = attrs.Factory(dict)
 
     @property
-    def creation(self) -> Create:
+    def creation(self) -> NewSession:
         """What it is made with."""
-        return Create(self.workspace_dir, self.agent, self.title, self.variables, self.session_id)
+        return NewSession(self.workspace_dir, self.agent, self.title, self.variables, self.session_id)
 
 
 @attrs.define

@@ -30,7 +30,7 @@ class Ledger:
         """Return the turn that was accepted under this id, None if there is none.
 
         Raises:
-            BrokerError: `conflict`, if it was sent with other content.
+            BrokerError: `conflict`, if something else was sent under it.
         """
         known = self._by_client.get((user, client_msg_id))
         if known is not None and known.digest != digest:

@@ -75,7 +75,7 @@ class TurnMachine(Lane):
         Raises:
             BrokerError: `conflict`, `not_found`, `busy` or `queue_full`; nothing has changed then.
         """
-        digest = digest_of(content)
+        digest = digest_of(content, metadata)
         known = self._ledger.same(user, client_msg_id, digest)
         if known is not None:
             return Accepted(known.turn_id, known.seq, known.state, duplicate=True)

@@ -82,6 +82,7 @@ class Turn:
         )
 
 
-def digest_of(content: bytes) -> bytes:
-    """Return what two contents are compared by."""
-    return hashlib.blake2b(content, digest_size=16).digest()
+def digest_of(content: bytes, metadata: bytes = b"{}") -> bytes:
+    """Return what two messages are compared by: what they say, and what goes with them if anything does."""
+    said = content if metadata == b"{}" else b"%b\0%b" % (content, metadata)  # JSON has no zero byte
+    return hashlib.blake2b(said, digest_size=16).digest()

@@ -38,7 +38,7 @@ Run = Callable[[Caller, Any, RequestId | None], Awaitable[None] | None]
 
 
 def _action(
-    name: str, payload: type | None = None, resource: str | None = None, *, free: bool = False
+    name: str, payload: type | None = None, resource: str | None = None, *, free: bool = False, asks: str | None = None
 ) -> Callable[[Run], Run]:
     """Enter a function into the table.
 
@@ -47,12 +47,13 @@ def _action(
         payload: the class of its payload; None to leave it as the bytes it came as.
         resource: the payload's attribute that names what it is about.
         free: whether plugins are not asked if somebody may do it.
+        asks: what they are asked for, where that is not its name.
     """
 
     def enter(run: Run) -> Run:
         decode = bytes if payload is None else partial(payloads.decode, payload)
         about = (lambda _: None) if resource is None else (lambda value: getattr(value, resource))
-        ACTIONS[name] = ActionRow(name, run, decode, about, free, SAYS.get(name))
+        ACTIONS[name] = ActionRow(name, run, decode, about, free, SAYS.get(name), asks)
         return run
 
     return enter
@@ -111,7 +112,9 @@ async def _tell_trace(caller: Caller, trace_id: str, by: Principal, request_id: 
 # -- sessions ---------------------------------------------------------------------------------------
 
 
-def new_session(services: Services, create: payloads.Create, by: Principal) -> SessionRow:
+def new_session(
+    services: Services, create: payloads.NewSession, by: Principal, *, ephemeral: bool = False
+) -> SessionRow:
     """Return the row of a session that is to be created.
 
     Raises:
@@ -134,7 +137,7 @@ def new_session(services: Services, create: payloads.Create, by: Principal) -> S
         closed=False,
         created_at=now,
         updated_at=now,
-        ephemeral=create.ephemeral,
+        ephemeral=ephemeral,
     )
 
 
@@ -143,13 +146,13 @@ def _session_create(caller: Caller, create: payloads.Create, request_id: Request
     """Make a session, and attach its creator if that one may: the right to create is not the right to see."""
     caller.may_follow()
     by, hooks = caller.peer.principal, caller.services.hooks
-    row = new_session(caller.services, create, by)
+    row = new_session(caller.services, create, by, ephemeral=create.ephemeral)
     creation = CreateSession(row, create.session_id is not None, by, caller.ref)
     reply = FollowReply(caller, request_id)
     try:
         waiting = hooks.run_gates(hooks.permission, Permission(by, "session.attach", row.session_id))
     except BrokerError:
-        creation = attrs.evolve(creation, follower=None)
+        creation = attrs.evolve(creation, attach=False)
     else:
         if waiting is not None:
             return _create_when(waiting, caller, creation, reply)
@@ -161,22 +164,47 @@ async def _create_when(waiting: Awaitable[None], caller: Caller, creation: Creat
     try:
         await waiting
     except BrokerError:
-        creation = attrs.evolve(creation, follower=None)
+        creation = attrs.evolve(creation, attach=False)
     caller.services.registry.request(creation, reply)
 
 
-@_action("session.open", payloads.Open, "session_id")
-async def _session_open(caller: Caller, wanted: payloads.Open, request_id: RequestId | None) -> None:
+@_action("session.open", payloads.Open, "session_id", asks="session.attach")
+def _session_open(caller: Caller, wanted: payloads.Open, request_id: RequestId | None) -> Awaitable[None] | None:
     """Attach to a session, and make it if there is none and that one may: the right to see is not that to create."""
     caller.may_follow()
-    by = caller.peer.principal
-    opening = ops.Open(by, caller.ref, wanted.after_seq, wanted.epoch)
+    by, hooks = caller.peer.principal, caller.services.hooks
     reply = FollowReply(caller, request_id)
-    if not await caller.services.hooks.permits(Permission(by, "session.create", wanted.session_id)):
+    try:
+        waiting = hooks.run_gates(hooks.permission, Permission(by, "session.create", wanted.session_id))
+    except BrokerError as e:
+        _open(caller, wanted, reply, e)
+        return None
+    if waiting is not None:
+        return _open_when(waiting, caller, wanted, reply)
+    _open(caller, wanted, reply)
+    return None
+
+
+async def _open_when(waiting: Awaitable[None], caller: Caller, wanted: payloads.Open, reply: FollowReply) -> None:
+    try:
+        await waiting
+    except BrokerError as e:
+        _open(caller, wanted, reply, e)
+    else:
+        _open(caller, wanted, reply)
+
+
+def _open(caller: Caller, wanted: payloads.Open, reply: FollowReply, refusal: BrokerError | None = None) -> None:
+    """Open a session; one who may not create it, and was refused so, may see what there is."""
+    if refusal is not None and refusal.code != "forbidden":
+        raise refusal
+    by = caller.peer.principal
+    if refusal is not None:
         attach = ops.Attach(by, caller.ref, wanted.after_seq, wanted.epoch)
         caller.hand_to_session(wanted.session_id, attach, reply)
         return
     row = new_session(caller.services, wanted.creation, by)
+    opening = ops.Open(by, caller.ref, wanted.after_seq, wanted.epoch)
     caller.services.registry.request(OpenSession(row, opening), reply)
 
 

@@ -11,7 +11,7 @@ from broker.errors import BrokerError, CloseCode
 from broker.hooks import Control
 from broker.protocol.frames import close_frame
 from broker.protocol.incoming import NO_CODE, Violation
-from broker.web.caller import Caller
+from broker.web.passage import Passage
 from broker.web.reader import FrameSocket
 
 __all__ = ["ABNORMAL", "Receiver"]
@@ -35,7 +35,7 @@ class Receiver:
 
     __slots__ = ("_caller", "_ref", "text")
 
-    def __init__(self, caller: Caller) -> None:
+    def __init__(self, caller: Passage) -> None:
         self._caller = caller
         self._ref: LoopRef[Connection] = caller.ref
         self.text = self._take if caller.services.settings.heartbeat.idle else caller.take

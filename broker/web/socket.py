@@ -15,6 +15,7 @@ from broker.web.caller import Caller
 from broker.web.doors import choose_protocol, guest_of
 from broker.web.identity import admit, formats_offered, without_credentials
 from broker.web.login import NOBODY, enter, leave, wait
+from broker.web.passage import Passage
 from broker.web.problems import problem
 from broker.web.reader import FrameSocket
 from broker.web.receiver import ABNORMAL, Receiver
@@ -73,7 +74,7 @@ async def _serve(
     services.stats.connections += 1
     services.stats.connections_total += 1
     services.heartbeats.add(ref)
-    caller = Caller(services, ACTIONS, peer, dialect or wire, ref, guest_of(request))
+    caller = Passage(services, ACTIONS, peer, dialect or wire, ref, guest_of(request))
     if caller.watch is not None and ref.actor is not None:
         ref.actor.told = caller.watch.told
     if dialect is not None and ref.actor is not None:

@@ -82,6 +82,8 @@ class RateLimit(Plugin):
 
         A request over HTTP counts for its user, its address and its action.
         """
+        if message.derived:
+            return  # the message that it is asked for has been paid for
         client, now = self._client(message.peer), self.broker.monotonic()
         charges = client.charges
         of_action = self._rules.of_action(message.action)

@@ -189,7 +189,7 @@ class House:
         self.clock = clock
         self.stats = Stats()
         self.clients: list[Client] = []
-        self.ended: list[tuple[str, str, str, str, float]] = []
+        self.ended: list[tuple[str, str, str, str, float, bool]] = []
         self.committed: list[tuple[str, tuple[Record, ...]]] = []
         self.store = Store(disk, clock, self.stats)
         self.store.begin()

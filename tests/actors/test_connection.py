@@ -3,11 +3,13 @@
 from typing import Any
 
 import pytest
+from pykka.messages import _ActorStop
 
 from broker.actors.connection import Connection
 from broker.actors.connection_mail import Hang, Pinged
 from broker.actors.reply import SocketReply
 from broker.errors import CLOSE_REASONS, BrokerError, CloseCode
+from broker.operations import Attach, Join, Presence
 from broker.protocol.native import NATIVE
 from broker.protocol.outgoing import Direct, Failure, Response, Welcome
 from broker.protocol.parcel import Parcel
@@ -165,6 +167,32 @@ async def test_leaving_ends_what_the_connection_follows(client: Any, house: Any)
     await house.settle()
     assert house.place("room:lobby").actor._followers == {}
     assert house.place(f"session:{session_id}").actor._followers == {}
+
+
+async def test_leaving_ends_what_the_connection_has_not_read_that_it_follows(house: Any) -> None:
+    ann, bob = house.connect("ann"), house.connect("ann")
+    session_id = await house.create(ann)
+    await ann.join("lobby")
+    bob.send_to_room("lobby", Join(bob.by, bob.ref, bob.peer.connection_id, None, None))
+    bob.send_to_session(session_id, Attach(bob.by, bob.ref, 0, None))
+    await house.tick()  # the registry has handed them on
+    bob.ref.tell(_ActorStop())
+    await house.settle()
+    assert list(house.place(f"session:{session_id}").actor._followers) == [ann.ref]
+    assert (await ann.room("lobby", Presence(ann.by)))["members"] == [
+        {"connection_id": ann.peer.connection_id, "user": "ann"}
+    ]
+
+
+async def test_followers_that_ended_without_leaving_are_let_go_in_time(house: Any) -> None:
+    ann = house.connect("ann")
+    session_id = await house.create(ann)
+    await ann.join("lobby")
+    ann.ref.actor._follows.clear()  # as if it had failed before it could leave
+    await ann.ref.stop()
+    await house.pass_time(31)
+    assert house.place(f"session:{session_id}").actor._followers == {}
+    assert house.place("room:lobby") is None
 
 
 async def test_a_slow_viewer_costs_the_others_nothing_and_ends_up_with_everything(house: Any) -> None:

@@ -207,8 +207,27 @@ async def test_an_agent_that_refuses_for_ever_is_not_asked_for_ever(scene: Set) 
     for _ in range(ATTEMPTS + 1):
         (await s.agent.turn()).fail()
     assert (await s.ending())["outcome"] == "failed"
-    assert len(s.says.asked) == ATTEMPTS + 1
+    assert [attempt.last for attempt in s.says.asked] == [False] * (ATTEMPTS + 1) + [True]
     assert s.agent.given.empty()
+
+
+async def test_a_turn_that_was_refused_too_often_may_still_be_answered(scene: Set) -> None:
+    s = await scene(None, *[AGAIN] * ATTEMPTS, Degraded("Sorry."))
+    await s.start()
+    for _ in range(ATTEMPTS + 1):
+        (await s.agent.turn()).fail()
+    assert (await s.ending())["degraded"]
+
+
+async def test_a_turn_that_no_agent_was_given_is_said_to_be_so(scene: Set) -> None:
+    s = await scene(None, Degraded("Sorry."))
+    await s.start("a")
+    await s.start("b")
+    turn = await s.agent.turn()
+    turn.say("a")
+    turn.settle()
+    await s.house.settle()
+    assert [told[3:6:2] for told in s.house.ended] == [("completed", True), ("completed", False)]
 
 
 async def test_a_bridge_that_cannot_open_its_agent_refuses_as_the_agent_would(scene: Set) -> None:
@@ -473,7 +492,7 @@ async def test_a_session_that_goes_takes_a_turn_on_its_way_with_it(scene: Set, o
     await s.house.settle()
     await s.house.ask(s.session_id, operation(ANN))
     await s.house.settle()
-    assert [outcome for *_, outcome, _ in s.house.ended] == ["cancelled"]
+    assert [outcome for _, _, _, outcome, *_ in s.house.ended] == ["cancelled"]
     s.house.clock.advance(60)
     await s.house.settle()
     assert s.other.given.empty()

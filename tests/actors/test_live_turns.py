@@ -92,7 +92,7 @@ async def test_who_counts_turns_is_told_of_each_durable_end_once(house: Any, ses
     turn.settle()
     turn.die()
     await house.settle()
-    assert house.ended == [(session_id, accepted["turn_id"], "fake", "completed", 5.0)]
+    assert house.ended == [(session_id, accepted["turn_id"], "fake", "completed", 5.0, True)]
     assert house.stats.first_token_seconds.cumulative()[-1] == 1
 
 

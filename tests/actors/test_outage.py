@@ -190,7 +190,7 @@ async def test_a_session_that_fails_with_a_write_on_its_way_starts_again_from_wh
     house.disk.gate.set()
     await house.settle()
     assert kinds(house, session_id) == ["session.opened", "user.message", "turn.started", "turn.ended"]
-    assert [outcome for *_, outcome, _ in house.ended] == ["lost"]
+    assert [outcome for _, _, _, outcome, *_ in house.ended] == ["lost"]
     assert (await house.start(session_id, by=ANN, client_msg_id="m1"))["duplicate"]
 
 

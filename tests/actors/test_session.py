@@ -270,7 +270,7 @@ async def test_closing_cancels_what_runs_and_what_waits(house: Any) -> None:
     await house.settle()
     await house.settle()
     assert kinds(house, session_id).count("turn.ended") == 2
-    assert {outcome for *_, outcome, _ in house.ended} == {"cancelled"}
+    assert {outcome for _, _, _, outcome, *_ in house.ended} == {"cancelled"}
 
 
 async def test_closing_lets_the_agent_go_once_it_has_settled(house: Any) -> None:

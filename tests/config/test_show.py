@@ -20,6 +20,9 @@ CLASSES = [Settings, AcpProfile, EchoProfile, Deadlines] + [
 ]
 
 
+OFFERED = {file.stem for file in (SAMPLE.parent / "plugins").iterdir() if not file.stem.startswith("_")} - {"metrics"}
+
+
 def test_the_sample_loads_and_shows_the_defaults():
     """But for the plugin that everybody wants, and an echo slow enough to be seen streaming."""
     settings = load(SAMPLE, {}, {}).settings
@@ -36,16 +39,17 @@ def test_the_sample_names_every_setting():
 
 def test_what_is_commented_out_of_the_sample_is_right_and_shows_the_plugins_defaults(tmp_path: Path):
     text = SAMPLE.read_text()
-    block = text[text.index("plugins: ") : text.index("log:")].replace("metrics: {}", "metrics:")
+    block = text[text.index("plugins: ") : text.index("\nlog:")].replace("metrics: {}", "metrics:")
     (tmp_path / "config.yaml").write_text(re.sub(r"^  # ", "  ", block, flags=re.MULTILINE))
-    for name in ("auth", "backend", "metrics"):
+    for name in ("access", "auth", "backend", "metrics"):
         (tmp_path / f"{name}.{'token' if name == 'metrics' else 'key'}").write_text(f"{name}-" + "0123456789" * 4)
     loaded = load(tmp_path / "config.yaml", {}, {})
     plugins = load_plugins(loaded.settings, loaded.file)
     assert plugins.problems == []
     shown = {record.name: record.settings for record in plugins.records if record.plugin is not None}
-    assert list(loaded.settings.plugins) == ["metrics", "rate_limit", "auth"]
-    assert shown["rate_limit"] == type(shown["rate_limit"])()
+    assert shown.keys() == loaded.settings.plugins.keys() == {"metrics", *OFFERED}
+    for name in ("rate_limit", "recovery", "alerts", "message_log"):
+        assert shown[name] == type(shown[name])()
     assert attrs.evolve(shown["metrics"], token=None) == type(shown["metrics"])()
     made = type(shown["auth"])(mode="jwt", keys=shown["auth"].keys, api_keys=shown["auth"].api_keys)
     assert shown["auth"] == made

@@ -537,6 +537,25 @@ async def test_what_is_no_json_is_not_said(stats: Stats, answer: Any) -> None:
     assert stats.plugin_errors == {"odd": 2}
 
 
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [(b"[" * 65 + b"]" * 65, "internal"), (b'"' + b"a" * 99 + b'"', "too_large"), (b'"' + b"a" * 98 + b'"', None)],
+)
+async def test_what_is_said_instead_is_bound_as_every_message_is(stats: Stats, answer: bytes, code: str | None) -> None:
+    async def later(*_: Any) -> Any:
+        return answer
+
+    for gate in (lambda *_: answer, later):
+        hooks = Hooks([plugin("large", on_content=gate)], stats, largest=100)
+        if code is None:
+            assert await said(hooks) == answer
+            continue
+        with pytest.raises(BrokerError) as caught:
+            await said(hooks)
+        assert caught.value.code == code
+    assert stats.plugin_errors == ({"large": 2} if code == "internal" else {})
+
+
 @pytest.mark.parametrize("gate", [crash, crash_later])
 async def test_a_content_gate_that_fails_refuses(stats: Stats, gate: Any) -> None:
     with pytest.raises(BrokerError) as caught:

@@ -18,7 +18,7 @@ def says(name: str, answer: Any) -> Plugin:
     """Make a plugin that answers like this, or raises it."""
 
     def on_dispatch(self: Plugin, attempt: Attempt) -> Any:
-        assert attempt is ATTEMPT
+        assert attempt == attrs.evolve(ATTEMPT, last=attempt.last)
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -55,7 +55,6 @@ async def later() -> None:
         "echo",
         False,
         HandTo("nobody"),
-        HandTo(None),  # type: ignore[arg-type]
     ],
     ids=repr,
 )
@@ -74,10 +73,24 @@ def test_a_pause_that_makes_no_sense_cannot_be_said(after: Any) -> None:
         HandTo("echo", after)
 
 
-@pytest.mark.parametrize("text", [None, 5, "a" * 16385])
+@pytest.mark.parametrize("text", [None, 5, "", "half a \ud83d", "a" * 16385])
 def test_an_answer_that_is_no_text_or_too_long_cannot_be_said(text: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         Degraded(text)
+
+
+@pytest.mark.parametrize("agent", [None, 5, "", "\ud83d"])
+def test_an_agent_whose_name_is_none_cannot_be_said(agent: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        HandTo(agent)
+
+
+def test_what_was_refused_too_often_is_only_answered_and_the_next_is_asked_for_that() -> None:
+    attempt = attrs.evolve(ATTEMPT, last=True)
+    stats, again, sorry = Stats(), says("again", HandTo("echo")), says("sorry", Degraded("Sorry."))
+    assert decide(Hooks([again, sorry], stats), AGENTS, attempt) == Degraded("Sorry.")
+    assert decide(Hooks([again], stats), AGENTS, attempt) is None
+    assert stats.plugin_errors == {"again": 2}
 
 
 def test_what_is_said_cannot_be_changed() -> None:

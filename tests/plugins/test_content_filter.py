@@ -1,9 +1,11 @@
 """What `content_filter` refuses and takes out, what it leaves alone to the byte, and that nothing makes it slow."""
 
+import asyncio
+import inspect
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ from broker.testing import ManualClock
 MIB = 1 << 20
 
 
+async def settled(said: Awaitable[bytes | None]) -> bytes | None:
+    return await said
+
+
 class Filter:
     """The plugin as the loader makes it."""
 
@@ -42,6 +48,8 @@ class Filter:
 
     def pass_raw(self, data: bytes, operation: str = "room.publish", resource: str | None = "lobby") -> bytes | None:
         said = self.plugin.on_content(Content(Principal("ann"), operation, resource, data))
+        if inspect.isawaitable(said):  # looked at in a thread
+            said = asyncio.run(settled(said))
         assert said is None or isinstance(said, bytes)
         return said
 
@@ -263,6 +271,55 @@ def test_no_text_makes_a_pattern_slow(made: Make, pattern: str, text: str, actio
     began = time.process_time()
     opened.pass_raw(data)
     assert time.process_time() - began < 1.0
+
+
+def many(pattern: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"pattern": pattern.format(n), "action": "redact", **more} for n in range(500)]
+
+
+WORDS = " ".join(f"<word {n}>" for n in range(500))
+
+
+@pytest.mark.parametrize("fold", [False, True])
+@pytest.mark.parametrize("much", ["a " * (MIB // 2), "é" * (MIB // 2)], ids=["ascii", "beyond"])
+def test_many_rules_on_much_text_take_no_longer_than_few(made: Make, much: str, fold: bool) -> None:
+    """One by one five hundred rules take seconds for 1 MiB, and where each has to fold it half a minute."""
+    opened = made(*many("<word {}>", fold=fold))
+    opened.pass_("é")
+    began = time.process_time()
+    assert opened.pass_(much + "<word 7>") == much + "***"
+    assert opened.refused(much + WORDS).code in {"too_large", "forbidden"}
+    assert time.process_time() - began < 3.0
+
+
+def test_every_one_of_many_rules_is_followed_in_its_order(made: Make) -> None:
+    opened = made(*many("<word {}>", fold=True)[:499], {"pattern": r"\*{3} \*{3}", "action": "redact", "replace": "-"})
+    assert opened.pass_(f"é {WORDS}") == "é" + " -" * 249 + " *** <word 499>"
+    assert len(opened.plugin.hits) == 500
+
+
+def test_a_short_text_is_looked_at_at_once_and_a_long_one_while_others_go_on(made: Make) -> None:
+    opened = made(REDACT)
+
+    def say(text: str) -> Any:
+        return opened.plugin.on_content(Content(Principal("ann"), "send", None, json.dumps(text).encode()))
+
+    async def beside() -> int:
+        said, steps = asyncio.ensure_future(say("sk-1234 " + "a " * MIB)), 0
+        while not said.done():
+            await asyncio.sleep(0)
+            steps += 1
+        assert (await said or b"").startswith(b'"[key] a ')
+        return steps
+
+    assert say("a" * 60_000) is None
+    assert say("sk-1234" + "a" * 60_000).startswith(b'"[key]')
+    assert asyncio.run(beside()) > 1
+    assert opened.plugin.hits == {"rule0": 2}
+
+
+def test_a_rule_that_fits_between_characters_refuses_all_the_same(made: Make) -> None:
+    assert made({"pattern": r"\b"}).refused("a").code == "forbidden"
 
 
 # -- what the operator sees -------------------------------------------------------------------------

@@ -52,8 +52,8 @@ class Desk:
             Attempt("s", turn, agent, tried, code if tried else None, "No." if tried else None)
         )
 
-    def end(self, outcome: str, turn: str = "t", agent: str = "claude") -> None:
-        self.plugin.turn_ended(TurnEnded("s", turn, agent, outcome, 1.0))
+    def end(self, outcome: str, turn: str = "t", agent: str = "claude", *, dispatched: bool = True) -> None:
+        self.plugin.turn_ended(TurnEnded("s", turn, agent, outcome, 1.0, dispatched))
 
     def fail(self, times: int = 5, agent: str = "claude") -> None:
         """Have turns fail that the agent had taken."""
@@ -165,6 +165,37 @@ def test_what_ends_well_opens_nothing(desk: Open, outcome: str) -> None:
     d = desk("{breaker: {failures: 1}}")
     d.end(outcome)
     assert d.ask() is None
+
+
+@pytest.mark.parametrize("outcome", ["failed", "lost", "timed_out", "completed"])
+def test_a_turn_that_no_agent_was_given_says_nothing_of_any(desk: Open, outcome: str) -> None:
+    d = desk("{breaker: {failures: 1, open: 30s}}")
+    d.end(outcome, dispatched=False)
+    assert d.ask() is None
+    d.fail(1)
+    d.clock.advance(30)
+    assert d.ask(turn="trial") is None
+    d.end(outcome, "trial", dispatched=False)
+    assert d.state() == "half-open"
+    assert d.ask(turn="next") is None
+
+
+def test_a_turn_that_was_refused_too_often_is_answered(desk: Open) -> None:
+    d = desk("{retries: 10, breaker: null}")
+    tried = ("claude",) * 5
+    attempt = Attempt("s", "t", "claude", tried, BUSY, "No.", 1.0)
+    assert isinstance(d.plugin.on_dispatch(attempt), HandTo)
+    assert isinstance(d.plugin.on_dispatch(attrs.evolve(attempt, last=True)), Degraded)
+
+
+def test_a_trial_that_never_came_to_its_agent_is_given_back(desk: Open) -> None:
+    d = desk("{retries: 0, fallback: {claude: echo}, breaker: {failures: 1, open: 30s}}")
+    d.fail(1, "echo")
+    d.clock.advance(30)
+    assert d.ask("claude", turn="trial") == HandTo("echo")
+    d.end("cancelled", "trial")  # before the line led anywhere else
+    d.plugin._breakers["claude"].state = "closed"
+    assert d.ask("claude", turn="next") == HandTo("echo")
 
 
 def test_refusals_count_once_each_and_a_turn_that_fails_for_them_not_again(desk: Open) -> None:

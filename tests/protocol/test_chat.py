@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from broker.errors import BrokerError
 from broker.messages import Record
-from broker.protocol import chat_waiting
-from broker.protocol.chat import TRIES, ChatDialect, ChatFormat
+from broker.protocol.chat import waiting
+from broker.protocol.chat.dialect import TRIES, ChatDialect, ChatFormat
 from broker.protocol.dialect import Later, Reaction
 from broker.protocol.outgoing import (
     Broadcast,
@@ -300,12 +300,12 @@ def test_what_a_gate_refuses_waits_no_more() -> None:
 def test_what_waits_is_bounded_in_number_and_bytes() -> None:
     line = Line(sessionId="s")
     text = b'{"messageId":"m","sessionId":"s%d","role":"user","content":"%b"}'
-    for number in range(chat_waiting.HELD):
+    for number in range(waiting.HELD):
         line.dialect.decode(text % (number, b""))
     with pytest.raises(BrokerError) as caught:
         line.dialect.decode(text % (0, b""))
     assert caught.value.code == "overloaded"
-    large = b"x" * (chat_waiting.HELD_BYTES + 1)
+    large = b"x" * (waiting.HELD_BYTES + 1)
     line = Line()
     line.dialect.decode(text % (0, large))
     with pytest.raises(BrokerError):

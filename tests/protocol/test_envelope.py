@@ -14,9 +14,9 @@ from broker.errors import BrokerError
 from broker.messages import Record
 from broker.protocol.dialect import Later, Reaction
 from broker.protocol.envelope import EnvelopeFormat
-from broker.protocol.envelope_dialect import EnvelopeDialect
-from broker.protocol.envelope_sessions import OPENING, WAITING
-from broker.protocol.envelope_texts import MOST, TICKS
+from broker.protocol.envelope.dialect import EnvelopeDialect
+from broker.protocol.envelope.sessions import OPENING, WAITING
+from broker.protocol.envelope.texts import MOST, TICKS
 from broker.protocol.outgoing import (
     Broadcast,
     CaughtUp,

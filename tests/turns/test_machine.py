@@ -1,5 +1,6 @@
 """What each event does to a turn in each state: the table of PROTOCOL section 3, row by row."""
 
+from hashlib import blake2b
 from typing import Any
 
 import attrs
@@ -17,6 +18,7 @@ from broker.messages import (
     TurnSettled,
 )
 from broker.turns import AnswerApproval, CancelTurn, CutLink, TurnMachine
+from broker.turns.turn import digest_of
 
 OPTIONS = b'[{"option_id":"yes"},{"option_id":"no"}]'
 
@@ -275,6 +277,20 @@ def test_the_same_id_is_the_same_turn_and_other_content_a_conflict(
         machine.accept(content=b'"ho"', **how)
     assert (refused.value.code, refused.value.field) == ("conflict", "$.payload.client_msg_id")
     assert tray.out == before
+
+
+def test_the_same_id_with_other_metadata_is_a_conflict(machine: Any) -> None:
+    how: dict[str, Any] = {"user": "ann", "client_msg_id": "m1", "if_busy": "reject", "content": b'"hi"', "now": 0.0}
+    first = machine.accept(**how, metadata=b'{"a":1}')
+    assert machine.accept(**how, metadata=b'{"a":1}').turn_id == first.turn_id
+    for other in (b'{"a":2}', b"{}"):
+        with pytest.raises(BrokerError) as refused:
+            machine.accept(**how, metadata=other)
+        assert refused.value.code == "conflict"
+
+
+def test_a_message_without_metadata_is_known_by_its_content_alone_as_ever() -> None:
+    assert digest_of(b'"hi"', b"{}").hex() == blake2b(b'"hi"', digest_size=16).hexdigest()
 
 
 def test_the_same_id_of_somebody_else_is_another_turn(machine: Any, accept: Any) -> None:

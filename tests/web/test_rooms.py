@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from broker.app import App
-from broker.web.caller import CONCURRENT
+from broker.web.passage import CONCURRENT
 
 Dial = Callable[..., Awaitable[Any]]
 Start = Callable[..., Awaitable[App]]

@@ -52,6 +52,18 @@ async def test_a_chosen_id_is_taken_once(app: App, dial: Dial) -> None:
     assert (await other.do("session.attach", session_id="my.own~1"))["head"] == 1
 
 
+async def test_who_makes_a_session_and_speaks_at_once_is_shown_all_of_it(app: App, dial: Dial) -> None:
+    client = await dial(app.port)
+    for action, payload in (
+        ("session.create", {"session_id": "s"}),
+        ("turn.start", {"session_id": "s", "client_msg_id": "m", "content": "hi"}),
+    ):
+        await client.send(json.dumps({"id": action, "type": "request", "action": action, "payload": payload}))
+    records = await client.records("turn.ended")
+    assert [record["seq"] for record in records] == list(range(1, len(records) + 1))
+    assert (records[0]["event"], records[-1]["data"]["outcome"]) == ("session.opened", "completed")
+
+
 async def test_open_makes_a_session_once_and_attaches(app: App, dial: Dial) -> None:
     one, other = await dial(app.port), await dial(app.port)
     made = await one.do("session.open", session_id="mine", title="Tea", variables={"x": 1})
@@ -80,8 +92,18 @@ async def test_what_goes_with_a_message_is_kept_with_it(app: App, dial: Dial) ->
     await client.records("turn.ended")
     page = await client.do("session.history", session_id="mine", kind="messages")
     assert page["messages"][0]["metadata"]["actionId"] == "a1"
-    again = await client.do("turn.start", session_id="mine", client_msg_id="m1", content="hi")
+    again = await client.do("turn.start", session_id="mine", client_msg_id="m1", content="hi", metadata=metadata)
     assert again["duplicate"]
+
+
+@pytest.mark.parametrize(("first", "other"), [({"a": 1}, {"a": 2}), ({"a": 1}, {}), ({}, {"a": 1})])
+async def test_the_same_message_with_other_metadata_is_a_conflict(app: App, dial: Dial, first: Any, other: Any) -> None:
+    client = await dial(app.port)
+    await client.do("session.open", session_id="mine")
+    message = {"session_id": "mine", "client_msg_id": "m1", "content": "hi"}
+    await client.do("turn.start", **message, metadata=first)
+    error = await client.refused("turn.start", **message, metadata=other)
+    assert (error["code"], error["field"]) == ("conflict", "$.payload.client_msg_id")
 
 
 @pytest.mark.parametrize(("metadata", "code"), [([], "invalid_message"), ({"x": "y" * 17_000}, "too_large")])
@@ -449,6 +471,28 @@ async def test_a_turn_goes_on_when_everybody_has_left(start: Start, dial: Dial) 
     assert log[-1]["data"]["outcome"] == "completed"
     seqs = [message["seq"] for message in log if "seq" in message]
     assert seqs == list(range(1, len(seqs) + 1))
+
+
+async def test_an_ephemeral_session_outlasts_a_detach_and_ends_with_its_connection(app: App, dial: Dial) -> None:
+    maker, viewer = await dial(app.port), await dial(app.port)
+    session_id = (await maker.do("session.create", ephemeral=True))["session_id"]
+    await maker.do("session.detach", session_id=session_id)
+    assert (await viewer.do("session.attach", session_id=session_id))["state"] == "open"
+    maker.drop()
+    await viewer.event("session.closed")
+
+
+async def test_ephemeral_sessions_count_as_followed_though_nobody_looks_at_them(
+    app: App, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.web.caller.FOLLOWED", 2)
+    client = await dial(app.port)
+    for session_id in ("one", "two"):
+        await client.do("session.create", session_id=session_id, ephemeral=True)
+        await client.do("session.detach", session_id=session_id)
+    assert (await client.refused("session.create"))["code"] == "overloaded"
+    await client.do("session.close", session_id="one")
+    await client.do("session.create")
 
 
 async def test_a_session_without_viewers_leaves_memory_and_comes_back(start: Start, dial: Dial) -> None:

@@ -184,6 +184,7 @@ class Member:
         if not self.draining:
             self.draining = True
             self._pool.moved()
+            self._pool.projects.moved()
 
     def _reported(self, report: Report, raw: msgspec.Raw) -> None:
         try:

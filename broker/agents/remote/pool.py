@@ -176,7 +176,7 @@ class Pool:
             if member.identity is not None and job.identity == member.identity:
                 self._lose(job, "the agent came back without this turn")
         self.moved()
-        self.projects.joined()
+        self.projects.moved()
         return member
 
     def _replace(self, newcomer: Member) -> None:

@@ -125,9 +125,10 @@ class Projects:
 
     # -- what becomes of agents ----------------------------------------------------------------------
 
-    def joined(self) -> None:
-        """An agent is there, which may not know how the projects stand that it has now."""
-        self._arrived()
+    def moved(self) -> None:
+        """An agent has come, goes or is about to: who has some of its projects may not know how they stand."""
+        if any(not member.draining for member in self._pool.members):
+            self._arrived()
 
     def has_room(self, member: "Member") -> None:
         """An agent that had too much to read can be told the statuses that it missed, as many as it takes now."""
@@ -145,8 +146,7 @@ class Projects:
             if asked is member:
                 del self._open[key]
                 answered(BrokerError("agent_unavailable", _LOST, retry_after=1.0))
-        if self._pool.members:
-            self._arrived()
+        self.moved()
 
     # -- what agents say -----------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class Projects:
         say(said, taken)
 
     def _answer(self, member: "Member", project: str, frame_id: msgspec.Raw, data: bytes) -> None:
-        """Hand on an answer; it says in one of several places what it answers."""
+        """Hand on an answer, which says by its own id what it answers, or somewhere in its data."""
         for name in _names_in(data, frame_id):
             if (answered := self._take_open(member, project, name)) is not None:
                 answered(data)
@@ -231,11 +231,16 @@ def _kept(raw: msgspec.Raw) -> bytes:
 
 
 def _names_in(data: bytes, frame_id: msgspec.Raw) -> list[str]:
-    """Return the names under which an answer may mean the feedback that it answers, the likeliest first."""
-    try:
-        named = _NAMES.decode(data)
-    except msgspec.ValidationError:
-        named = _Names()
-    own = decoded(_ANY, frame_id, "$.id") if len(bytes(frame_id)) <= _LONGEST else None
-    candidates = (named.feedback_id, own, named.id)
+    """Return the names under which an answer may mean the feedback that it answers, the likeliest first.
+
+    What has an id of its own means that one: an agent may quote in its data what a user wrote, other people's ids too.
+    """
+    if bytes(frame_id) != b"null":
+        candidates = (decoded(_ANY, frame_id, "$.id") if len(bytes(frame_id)) <= _LONGEST else None,)
+    else:
+        try:
+            named = _NAMES.decode(data)
+        except msgspec.ValidationError:
+            named = _Names()
+        candidates = (named.feedback_id, named.id)
     return [name for name in candidates if isinstance(name, str)]

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
-from inspect import getdoc
+from inspect import getdoc, isawaitable
 from typing import Any, Final
 
 import attrs
@@ -13,7 +13,7 @@ from broker.actors.ref import LoopRef
 from broker.actors.registry import Registry
 from broker.errors import BrokerError
 from broker.extensions.dispatch import Bound
-from broker.hooks import Content, Permission
+from broker.hooks import Permission
 from broker.messages import Principal
 from broker.web.content import SAYS
 from broker.web.services import ASK_SECONDS, Services, to_json
@@ -65,8 +65,8 @@ class Call:
         says, hooks = SAYS.get(operation), self.services.hooks
         if says is None or not hooks.content:
             return payload
-        said = hooks.run_filters(Content(self.by, operation, resource, says.of(payload)))
-        return says.instead(payload, said if isinstance(said, bytes) else await said)
+        passed = says.passed(hooks.run_filters, self.by, operation, resource, payload)
+        return await passed if isawaitable(passed) else passed
 
     async def gate(self, gates: tuple[Bound, ...], value: Any) -> None:
         """Ask the plugins' gates; raises as `permit`."""

@@ -36,14 +36,14 @@ async def list_sessions(call: Call, listing: payloads.Listing) -> Any:
 
 
 @endpoint(
-    *("POST", "/sessions", "session.create", payloads.Create),
+    *("POST", "/sessions", "session.create", payloads.NewSession),
     answer=answers.Created,
     status=201,
     resource="session_id",
     errors=("not_found", "workspace_not_found", "session_exists", "overloaded"),
 )
-async def create_session(call: Call, create: payloads.Create) -> Any:
-    """Create a session, owned by who asks."""
+async def create_session(call: Call, create: payloads.NewSession) -> Any:
+    """Create a session, owned by who asks. None is `ephemeral`: there is no connection that it could end with."""
     row = new_session(call.services, create, call.by)
     created: FollowAnswer = await call.ask(CreateSession(row, create.session_id is not None, call.by, None))
     return created.data

@@ -23,7 +23,7 @@ from broker.messages import Principal
 from broker.protocol.frames import text_frame
 from broker.protocol.incoming import BINARY, TEXT
 from broker.protocol.native import NATIVE
-from broker.web.caller import Caller
+from broker.web.passage import Passage
 from broker.web.reader import FrameSocket
 from broker.web.receiver import Receiver
 
@@ -48,7 +48,7 @@ class Parrot(Connection):
         self._speak(bytes(frame), 1)
 
 
-class Ear(Caller):
+class Ear(Passage):
     """Takes any text."""
 
     def take(self, text: bytes) -> None:

@@ -49,6 +49,7 @@ async def test_a_session_needs_no_body(app: App, ask: Ask) -> None:
         ({"agent": "nobody"}, 404, "$.agent"),
         ({"workspace_dir": "/no/such/place"}, 404, "$.workspace_dir"),
         ({"titel": "Support"}, 400, "$.titel"),
+        ({"ephemeral": True}, 400, "$.ephemeral"),
         ({"title": 1}, 400, "$.title"),
         ({"session_id": "a b"}, 400, "$.session_id"),
     ],

@@ -7,7 +7,7 @@ import attrs
 import msgspec
 
 from broker.errors import BrokerError
-from broker.protocol.chat_wire import CONTENTS, Options, Said, Tag, payload_of
+from broker.protocol.chat.wire import CONTENTS, Options, Said, Tag, payload_of
 from broker.protocol.outgoing import Request
 
 __all__ = ["OF_SESSIONS", "Opening", "ask", "given", "is_plain", "open_named", "opening", "session_of", "speak"]

@@ -13,7 +13,7 @@ from broker.clock import rfc3339
 from broker.errors import BrokerError
 from broker.ids import new_id
 from broker.messages import Record
-from broker.protocol.envelope_wire import NULL, RESERVED, Name, Party, Wire
+from broker.protocol.envelope.wire import NULL, RESERVED, Name, Party, Wire
 from broker.protocol.payloads import Id
 
 __all__ = ["Voice"]

@@ -6,7 +6,7 @@ import attrs
 import msgspec
 
 from broker.errors import BrokerError
-from broker.protocol.envelope_wire import NULL, RESERVED, Wire, content_of, fitting
+from broker.protocol.envelope.wire import NULL, RESERVED, Wire, content_of, fitting
 from broker.protocol.payloads import After, Id, Seq, Title, Token, User
 
 __all__ = [

@@ -9,12 +9,12 @@ import msgspec
 from broker.errors import BrokerError
 from broker.ids import new_id
 from broker.protocol.dialect import Later, Reaction
-from broker.protocol.envelope_answers import ACCEPTED, OPENED, PONG, Asked, fits
-from broker.protocol.envelope_requests import Opening, open_payload, opening_of, start_payload
-from broker.protocol.envelope_session import Followed
-from broker.protocol.envelope_texts import TICKS, Text, Texts
-from broker.protocol.envelope_voice import Voice
-from broker.protocol.envelope_wire import Wire
+from broker.protocol.envelope.answers import ACCEPTED, OPENED, Asked
+from broker.protocol.envelope.requests import Opening, open_payload, opening_of, start_payload
+from broker.protocol.envelope.session import Followed
+from broker.protocol.envelope.texts import TICKS, Text, Texts
+from broker.protocol.envelope.voice import Voice
+from broker.protocol.envelope.wire import Wire
 from broker.protocol.outgoing import CaughtUp, Request, SessionDetached, SessionRecord, SessionReset
 
 __all__ = ["Sessions"]
@@ -62,9 +62,8 @@ class Sessions:
             raise BrokerError("overloaded", f"{OPENING} sessions are being opened already.", retry_after=1.0)
         self.current = wire.session_id or new_id()
         session = self._session(self.current)
-        asked = Asked(
-            wire.id, partial(self._inited, session, opening, wire), partial(self._not_opened, session, wire.id)
-        )
+        refused, handled = partial(self._not_opened, session, wire.id), partial(self._init_handled, session, wire)
+        asked = Asked(wire.id, partial(self._inited, session, opening, wire), refused, handled)
         return self._open(session, opening, asked, wire.type)
 
     def _session(self, session_id: str) -> Followed:
@@ -83,17 +82,18 @@ class Sessions:
         return self._open(session, _FROM_NOW_ON, Asked(text_id, then, partial(self._not_opened, session, None)))
 
     def _inited(self, session: Followed, opening: Opening, wire: Wire, data: bytes) -> Iterator[Reaction]:
-        opened = fits(OPENED, data)
-        if opened is None:  # a handler has answered, and opened nothing
-            yield self._voice.answer(wire, data, final=True)
-            yield from self._left_alone(session)
-            return
+        opened = OPENED.decode(data)
         session.stream, session.announce = opening.stream, True
         told = {"sessionId": opened.session_id, **msgspec.structs.asdict(opened)}
         del told["session_id"]
         marks = {"replyTo": wire.id, "final": True}
         yield self._voice.say(told, marks, kind="init", session_id=session.session_id)
         yield from self._opened(session, opening, data)
+
+    def _init_handled(self, session: Followed, wire: Wire, data: bytes) -> Iterator[Reaction]:
+        """Tell what a handler has answered, who has opened nothing."""
+        yield self._voice.answer(wire, data, final=True)
+        yield from self._left_alone(session)
 
     def _opened(self, session: Followed, opening: Opening, data: bytes) -> Iterator[Reaction]:
         session.opens -= 1
@@ -137,9 +137,10 @@ class Sessions:
         start = start_payload(wire, session_id)
         text = self.texts.send(session_id, wire.id or "")
         self.current = session_id
-        offer = Asked(wire.id, partial(self._offered, text, wire, start), partial(self._refused, text))
+        refused, handled = partial(self._refused, text), partial(self._handled, text, wire)
+        offer = Asked(wire.id, partial(self._unclaimed, text, start), refused, handled)
         offered = Request("ping", b"{}", offer, wire.type, whole)
-        came = Asked(wire.id, partial(self._came, offered), partial(self._refused, text))
+        came = Asked(wire.id, partial(self._came, offered), refused)
         return Request("turn.start", start, came, wire.type, held=True)
 
     def _came(self, offered: Request, _: bytes) -> Iterator[Reaction]:
@@ -147,10 +148,11 @@ class Sessions:
         yield from self._watch()
         yield offered
 
-    def _offered(self, text: Text, wire: Wire, start: bytes, data: bytes) -> Iterator[Reaction]:
-        if fits(PONG, data) is None:
-            yield self._voice.answer(wire, data, final=self.texts.answered(text))
-            return
+    def _handled(self, text: Text, wire: Wire, data: bytes) -> Iterator[Reaction]:
+        yield self._voice.answer(wire, data, final=self.texts.answered(text))
+
+    def _unclaimed(self, text: Text, start: bytes, _: bytes) -> Iterator[Reaction]:
+        """Start the turn of a text that no handler wanted, in its session."""
         session = self._session(text.session_id)
         if session.open:
             yield self._start(text, start)

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from broker.errors import BrokerError
-from broker.protocol.chat_wire import Tag
+from broker.protocol.chat.wire import Tag
 
 __all__ = ["error_content"]
 

@@ -11,10 +11,10 @@ import attrs
 import msgspec
 
 from broker.messages import Record
-from broker.protocol.envelope_answers import Opened
-from broker.protocol.envelope_texts import Text, Texts, failed_end
-from broker.protocol.envelope_voice import Voice
-from broker.protocol.envelope_wire import RESERVED, block_of
+from broker.protocol.envelope.answers import Opened
+from broker.protocol.envelope.texts import Text, Texts, failed_end
+from broker.protocol.envelope.voice import Voice
+from broker.protocol.envelope.wire import RESERVED, block_of
 from broker.protocol.outgoing import SessionReset
 
 __all__ = ["Followed", "Turn"]

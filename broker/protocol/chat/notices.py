@@ -7,8 +7,8 @@ import attrs
 import msgspec
 
 from broker.ids import new_id
-from broker.protocol.chat_asked import given
-from broker.protocol.chat_wire import Tag, write
+from broker.protocol.chat.asked import given
+from broker.protocol.chat.wire import Tag, write
 from broker.protocol.outgoing import Broadcast, Direct, Outgoing, Restarting, Welcome
 
 __all__ = ["notice", "reply"]

@@ -8,11 +8,11 @@ import msgspec
 
 from broker.errors import BrokerError
 from broker.protocol.dialect import Reaction
-from broker.protocol.envelope_answers import DELIVERED, HISTORY, Asked, Message, Page, fits
-from broker.protocol.envelope_requests import COMMANDS, command_of, command_payload, send_payload
-from broker.protocol.envelope_sessions import Sessions
-from broker.protocol.envelope_voice import Voice
-from broker.protocol.envelope_wire import RESERVED, Wire, block_of, read, salvage
+from broker.protocol.envelope.answers import DELIVERED, HISTORY, Asked, Message, Page
+from broker.protocol.envelope.requests import COMMANDS, command_of, command_payload, send_payload
+from broker.protocol.envelope.sessions import Sessions
+from broker.protocol.envelope.voice import Voice
+from broker.protocol.envelope.wire import RESERVED, Wire, block_of, read, salvage
 from broker.protocol.outgoing import (
     Broadcast,
     CaughtUp,
@@ -91,7 +91,8 @@ class EnvelopeDialect:
 
     def _send(self, wire: Wire) -> Request:
         refused = partial(self._refuse, wire.id, wire.session_id)
-        return Request("send", send_payload(wire), Asked(wire.id, partial(self._sent, wire), refused), wire.type)
+        asked = Asked(wire.id, partial(self._sent, wire), refused, partial(self._handled, wire))
+        return Request("send", send_payload(wire), asked, wire.type)
 
     def _command(self, wire: Wire) -> Request:
         command = command_of(wire)
@@ -118,11 +119,7 @@ class EnvelopeDialect:
         yield self._voice.answer(wire, data, final=True)
 
     def _sent(self, wire: Wire, data: bytes) -> Iterator[Reaction]:
-        answer = fits(DELIVERED, data)
-        if answer is None:
-            yield self._voice.answer(wire, data, final=True)
-            return
-        told, marks = {"delivered": answer.delivered}, {"replyTo": wire.id, "final": True}
+        told, marks = {"delivered": DELIVERED.decode(data).delivered}, {"replyTo": wire.id, "final": True}
         yield self._voice.event("delivered", told, marks, session_id=wire.session_id)
 
     def _done(self, wire: Wire, event: str, session_id: str | None, data: bytes) -> Iterator[Reaction]:
@@ -160,8 +157,8 @@ class EnvelopeDialect:
         match value:
             case SessionRecord() | SessionReset() | CaughtUp() | SessionDetached():
                 yield from self._sessions.tell(value)
-            case Response(asked, data):
-                yield from asked.then(data)
+            case Response(asked, data, handled):
+                yield from asked.then(data) if not handled or asked.handled is None else asked.handled(data)
             case Failure(asked, error) if asked is not None:
                 yield from asked.refused(error)
             case Due():

@@ -6,7 +6,7 @@ from typing import Final
 import attrs
 
 from broker.errors import BrokerError
-from broker.protocol.chat_asked import Opening, session_of
+from broker.protocol.chat.asked import Opening, session_of
 from broker.protocol.outgoing import Request
 
 __all__ = ["Hall", "Waiting"]

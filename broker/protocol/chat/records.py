@@ -4,7 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
-from broker.protocol.chat_turns import TurnView
+from broker.protocol.chat.turns import TurnView
 
 __all__ = ["read_answer", "read_end", "read_fields", "read_said", "read_view"]
 

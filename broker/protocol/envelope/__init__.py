@@ -11,9 +11,9 @@ Only where there is none is its session opened, if it is not, and its turn start
 
 from collections.abc import Callable, Mapping
 
-from broker.protocol.envelope_answers import Asked
-from broker.protocol.envelope_dialect import EnvelopeDialect
-from broker.protocol.envelope_voice import Voice
+from broker.protocol.envelope.answers import Asked
+from broker.protocol.envelope.dialect import EnvelopeDialect
+from broker.protocol.envelope.voice import Voice
 from broker.protocol.outgoing import Outgoing, Request
 
 __all__ = ["EnvelopeFormat"]

@@ -1,10 +1,7 @@
-"""What the broker answers to the requests of `envelope.v1.json`, and what becomes of an answer.
-
-A handler may have answered in the broker's place: then the answer is not what the broker's own would be.
-"""
+"""What the broker answers to the requests of `envelope.v1.json`, and what becomes of an answer."""
 
 from collections.abc import Callable, Iterable
-from typing import Final, TypeVar
+from typing import Final
 
 import attrs
 import msgspec
@@ -12,9 +9,7 @@ import msgspec
 from broker.errors import BrokerError
 from broker.protocol.dialect import Reaction
 
-__all__ = ["ACCEPTED", "DELIVERED", "HISTORY", "OPENED", "PONG", "Asked", "Message", "Opened", "Page", "fits"]
-
-T = TypeVar("T")
+__all__ = ["ACCEPTED", "DELIVERED", "HISTORY", "OPENED", "Asked", "Message", "Opened", "Page"]
 
 
 @attrs.frozen(eq=False)
@@ -25,20 +20,16 @@ class Asked:
         id: the client's id of the message.
         then: takes the answer.
         refused: takes the refusal.
+        handled: takes the answer of a handler that has answered in the broker's place; None where there is none.
     """
 
     id: str | None
     then: Callable[[bytes], Iterable[Reaction]] = attrs.field(repr=False)
     refused: Callable[[BrokerError], Iterable[Reaction]] = attrs.field(repr=False)
+    handled: Callable[[bytes], Iterable[Reaction]] | None = attrs.field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.id or ""
-
-
-class _Pong(msgspec.Struct, forbid_unknown_fields=True):
-    """What `ping` answers."""
-
-    at: str
 
 
 class _Accepted(msgspec.Struct):
@@ -51,7 +42,7 @@ class _Accepted(msgspec.Struct):
     durable: bool
 
 
-class _Delivered(msgspec.Struct, forbid_unknown_fields=True):
+class _Delivered(msgspec.Struct):
     """What `send` answers."""
 
     delivered: int
@@ -98,16 +89,7 @@ class Page(msgspec.Struct):
     before_seq: int | None = None
 
 
-PONG: Final = msgspec.json.Decoder(_Pong)
 ACCEPTED: Final = msgspec.json.Decoder(_Accepted)
 DELIVERED: Final = msgspec.json.Decoder(_Delivered)
 OPENED: Final = msgspec.json.Decoder(Opened)
 HISTORY: Final = msgspec.json.Decoder(Page)
-
-
-def fits(decoder: msgspec.json.Decoder[T], data: bytes) -> T | None:
-    """Return what the broker has answered; None if it was a handler that did."""
-    try:
-        return decoder.decode(data)
-    except msgspec.ValidationError:
-        return None

@@ -12,12 +12,12 @@ import attrs
 import msgspec
 
 from broker.errors import BrokerError
-from broker.protocol.chat_asked import OF_SESSIONS, Opening, ask, is_plain, open_named, opening, session_of, speak
-from broker.protocol.chat_errors import error_content
-from broker.protocol.chat_notices import notice, reply
-from broker.protocol.chat_session import ChatSession
-from broker.protocol.chat_waiting import Hall, Waiting
-from broker.protocol.chat_wire import Tag, options_of, read, salvage
+from broker.protocol.chat.asked import OF_SESSIONS, Opening, ask, is_plain, open_named, opening, session_of, speak
+from broker.protocol.chat.errors import error_content
+from broker.protocol.chat.notices import notice, reply
+from broker.protocol.chat.session import ChatSession
+from broker.protocol.chat.waiting import Hall, Waiting
+from broker.protocol.chat.wire import Tag, options_of, read, salvage
 from broker.protocol.dialect import Later, Reaction
 from broker.protocol.outgoing import (
     CaughtUp,

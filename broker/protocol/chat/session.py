@@ -8,10 +8,10 @@ import msgspec
 
 from broker.errors import ERRORS, BrokerError
 from broker.messages import Record
-from broker.protocol.chat_errors import error_content
-from broker.protocol.chat_records import read_answer, read_end, read_fields, read_said, read_view
-from broker.protocol.chat_turns import Execution
-from broker.protocol.chat_wire import Tag, write
+from broker.protocol.chat.errors import error_content
+from broker.protocol.chat.records import read_answer, read_end, read_fields, read_said, read_view
+from broker.protocol.chat.turns import Execution
+from broker.protocol.chat.wire import Tag, write
 
 __all__ = ["ChatSession"]
 
