@@ -35,16 +35,22 @@ class _Pending:
         self.effects: list[Callable[[], None]] = []
 
 
-class _OnlyRefused:
-    """Where a refusal goes of what is answered elsewhere."""
+class _InTurn:
+    """Has somebody answer when it is time to, and refuses where that time never comes."""
 
-    __slots__ = ("set_exception",)
+    __slots__ = ("_answer", "set_exception")
 
-    def __init__(self, reply_to: ReplyTo) -> None:
+    def __init__(self, reply_to: ReplyTo, answer: Callable[[], None]) -> None:
+        self._answer = answer
         self.set_exception = reply_to.set_exception
 
     def set(self, value: Any = None, /) -> None:
         """Leave the answer to whoever has it."""
+        self._answer()
+
+
+def _nothing() -> None:
+    """Answer nothing yet."""
 
 
 class LogActor(FollowedLog):
@@ -89,9 +95,13 @@ class LogActor(FollowedLog):
         """Answer the message in hand once everything written so far is durable (P1)."""
         self._draft.replies.append((self.answer_later(), value))
 
+    def answer_in_turn(self, reply_to: ReplyTo, answer: Callable[[], None]) -> None:
+        """Have `answer` answer as `reply_after_commit` would: in its turn, and before what is written is shown."""
+        self._draft.replies.append((_InTurn(reply_to, answer), None))
+
     def answer_after_commit(self, reply_to: ReplyTo, answer: Callable[[], None]) -> None:
         """Have `answer` answer once everything written so far is durable and known to be; if that fails, refuse."""
-        self._draft.replies.append((_OnlyRefused(reply_to), None))
+        self.answer_in_turn(reply_to, _nothing)
         self.after_commit(answer)
 
     def refuse(self, reply_to: ReplyTo, error: Exception) -> None:

@@ -140,7 +140,7 @@ class Session(WatchedSession):
             "workspace_dir": row.workspace_dir,
         }
         reply_to = self.answer_later()
-        self.answer_after_commit(reply_to, partial(self._show_made, self.durably(answer), message, reply_to))
+        self.answer_in_turn(reply_to, partial(self._show_made, self.durably(answer), message, reply_to))
         self.after_commit(partial(self.tell_maker, Bound(self.log, self.actor_ref)))
 
     def _show_made(self, answer: dict[str, Any], message: ops.Created, reply_to: ReplyTo) -> None:

@@ -74,16 +74,6 @@ class Said:
             if data not in _NOTHING:
                 yield attribute, data
 
-    # Until caller.py uses `passed`.
-
-    def of(self, payload: Any) -> bytes:
-        """Return it, as JSON."""
-        return next((data for attribute, data in self._parts(payload) if attribute not in self.beside), b"null")
-
-    def instead(self, payload: Any, data: bytes) -> Any:
-        """Return the payload with something else said."""
-        return payload if self.attribute is None else _instead(payload, self.attribute, b"", data)
-
 
 async def _rest(
     ask: Ask, content: Callable[..., Content], answer: Awaitable[bytes], parts: tuple[Part, ...], payload: Any

@@ -2,6 +2,8 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
+from inspect import isawaitable
 from time import monotonic
 from typing import Any, Final, NoReturn
 
@@ -9,7 +11,7 @@ from broker.actors.connection import Connection
 from broker.actors.ref import LoopRef
 from broker.errors import BrokerError, CloseCode
 from broker.extensions.offers import Action
-from broker.hooks import Content, Inbound, Peer, Permission, TurnRequest
+from broker.hooks import Inbound, Peer, Permission, TurnRequest
 from broker.protocol.dialect import Ear
 from broker.protocol.outgoing import Request
 from broker.protocol.payloads import Edit, Start, decode
@@ -29,6 +31,9 @@ CONCURRENT: Final = 64
 ERROR_WINDOW: Final = 60.0
 SPEAKING: Final = (Start, Edit)
 """Payloads that say something to an agent, and so pass the gates for turns."""
+
+_ALL: Final = ""
+"""What all of a connection waits behind: nothing is about nothing."""
 
 Step = Callable[[ActionRow, Any, Request], None]
 """One step on the way of a request."""
@@ -80,31 +85,11 @@ class Passage(Caller):
             self._take_rubbish(text, e)
             return
         request.text = text
-        try:
-            if self.watch is not None:
-                self.watch.asked(request)
-            if self.deadline is not None:
-                self._check_first(request)
-            if services.hooks.message:
-                self._look(request, len(text))
-            else:
-                self._act(request)
-        except Exception as e:  # noqa: BLE001 - one client's message must not end anything but itself
-            self._refuse(request, e)
+        self._begin(request, len(text))
 
     def ask(self, request: Request) -> None:
         """Ask for what the client's format wants next, in its name; all gates see it, as what no message brought."""
-        try:
-            if self.watch is not None:
-                self.watch.asked(request)
-            if self.deadline is not None:
-                self._check_first(request)
-            if self.services.hooks.message:
-                self._look(request, 0, derived=True)
-            else:
-                self._act(request)
-        except Exception as e:  # noqa: BLE001 - as in take
-            self._refuse(request, e)
+        self._begin(request, 0, derived=True)
 
     # -- the way of a request -----------------------------------------------------------------------
 
@@ -116,21 +101,38 @@ class Passage(Caller):
             if waiting is None:
                 _raise(error)
             self._later(_then(waiting, _raise, error), request)
-        except Exception as e:  # noqa: BLE001 - as in take
+        except Exception as e:  # noqa: BLE001 - as in _begin
             self._refuse(request, e)
         self._count_error()
 
-    def _look(self, request: Request, size: int, *, derived: bool = False) -> None:
+    def _begin(self, request: Request, size: int, *, derived: bool = False) -> None:
+        """Do what is asked for, once the gates for messages have let it pass; whatever comes of it, it is answered."""
+        try:
+            if self.watch is not None:
+                self.watch.asked(request)
+            if self.deadline is not None:
+                self._check_first(request)
+            if not self.services.hooks.message:
+                self._act(request)
+            elif self._lanes is None or not self._waits(self._lanes, _ALL, partial(self._look, request, size, derived)):
+                self._look(request, size, derived)
+        except Exception as e:  # noqa: BLE001 - one client's message must not end anything but itself
+            self._refuse(request, e)
+
+    def _look(self, request: Request, size: int, derived: bool) -> None:
         """Have the gates for messages look at a request, and go on once they have let it pass."""
         action = request.action
         inbound = Inbound(
             *(self.peer, action, size, request.kind or action, request.payload, request.text, request.id, derived)
         )
-        waiting = self.services.hooks.run_gates(self.services.hooks.message, inbound)
-        if waiting is None:
-            self._act(request)
-        else:
-            self._later(_then(waiting, self._act, request), request)
+        try:
+            waiting = self.services.hooks.run_gates(self.services.hooks.message, inbound)
+            if waiting is None:
+                self._act(request)
+            else:
+                self._later(_then(waiting, self._act, request), request, _ALL)
+        except Exception as e:  # noqa: BLE001 - as in _begin
+            self._refuse(request, e)
 
     def _check_first(self, request: Request) -> None:
         if request.action != "auth" or self.authenticating:
@@ -148,25 +150,28 @@ class Passage(Caller):
         if isinstance(payload, Start):
             user, traces = self.peer.principal.user, self.services.traces
             traces.receive(SOCKET, session_id=payload.session_id, client_msg_id=payload.client_msg_id, user=user)
-        if self._lanes is not None and self._waits(self._lanes, row, payload, request):
-            return
-        self._judge(row, payload, request)
+        about, go_on = row.about(payload), partial(self._go_on, row, payload, request)
+        if self._lanes is None or not self._waits(self._lanes, about, go_on):
+            self._judge(row, payload, request)
 
-    def _waits(self, lanes: Lanes, row: ActionRow, payload: Any, request: Request) -> bool:
+    def _go_on(self, row: ActionRow, payload: Any, request: Request) -> None:
+        """Go on with what has waited for what was asked before."""
+        try:
+            self._judge(row, payload, request)
+        except Exception as e:  # noqa: BLE001 - as in _begin
+            self._refuse(request, e)
+
+    def _waits(self, lanes: Lanes, about: str, go_on: Callable[[], None]) -> bool:
         """Tell whether the client has to wait with this for what it asked before about the same thing."""
 
-        def go_on() -> None:
+        def let_go() -> None:
             self._waiting -= 1
-            try:
-                self._judge(row, payload, request)
-            except Exception as e:  # noqa: BLE001 - as in take
-                self._refuse(request, e)
+            go_on()
 
-        about = row.about(payload)
         if not lanes.busy(about):
             return False
         self._wait()
-        lanes.queue(about, go_on)
+        lanes.queue(about, let_go)
         return True
 
     def _wait(self) -> None:
@@ -192,20 +197,16 @@ class Passage(Caller):
     def _permitted(self, row: ActionRow, payload: Any, request: Request) -> None:
         hooks = self.services.hooks
         if hooks.content and row.says is not None:
-            said = row.says.of(payload)
-            filtered = hooks.run_filters(Content(self.peer.principal, row.name, row.resource(payload), said))
-            if not isinstance(filtered, bytes):
-                self._later(self._filtered(filtered, row, payload, request), request, row.about(payload))
+            passed = row.says.passed(hooks.run_filters, self.peer.principal, row.name, row.resource(payload), payload)
+            if isawaitable(passed):
+                self._later(self._filtered(passed, row, request), request, row.about(payload))
                 return
-            if filtered is not said:
-                payload = row.says.instead(payload, filtered)
+            payload = passed
         self._approved(row, payload, request)
 
-    async def _filtered(self, waiting: Awaitable[bytes], row: ActionRow, payload: Any, request: Request) -> None:
+    async def _filtered(self, waiting: Awaitable[Any], row: ActionRow, request: Request) -> None:
         judged = self.peer.principal
-        said = await waiting
-        if row.says is not None:
-            payload = row.says.instead(payload, said)
+        payload = await waiting
         (self._approved if self.peer.principal is judged else self._judge)(row, payload, request)
 
     def _approved(self, row: ActionRow, payload: Any, request: Request) -> None:
@@ -276,7 +277,7 @@ class Passage(Caller):
     async def _see_through(self, work: Awaitable[None], request: Request, about: str | None) -> None:
         try:
             await work
-        except Exception as e:  # noqa: BLE001 - as in take
+        except Exception as e:  # noqa: BLE001 - as in _begin
             self._refuse(request, e)
         finally:
             self._waiting -= 1

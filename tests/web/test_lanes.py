@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from broker.app import App
@@ -38,8 +39,9 @@ class Gates(Plugin):
     def _seen(self, peer, payload):
         return self.seen
 
-    def on_message(self, message: Inbound) -> None:
+    def on_message(self, message: Inbound):
         self.seen.append([message.action, message.kind, message.derived])
+        return self._wait() if message.action == "whoa" and not self.go_on.is_set() else None
 
     def on_permission(self, check: Permission):
         if check.operation in {"session.attach", "session.create"} and check.resource == "private":
@@ -146,12 +148,29 @@ async def test_opening_a_session_takes_the_right_to_attach(start: Start, dial: D
 
 async def test_all_gates_see_what_a_format_asks_for_by_itself(start: Start, dial: Dial, gates: dict[str, Any]) -> None:
     app = await start(**gates)
-    client, native = await dial(app.port, path="/ws/chat.v1.json"), await dial(app.port)
-    await client.send(json.dumps({"sessionId": "s", "role": "user", "content": "hi"}))
-    await client.take(lambda message: message.get("role") == "assistant")
-    seen = await native.ask("seen")
-    assert ["session.open", "session.open", True] in [[action, action, derived] for action, _, derived in seen["data"]]
-    assert [derived for action, _, derived in seen["data"] if action == "turn.start"][-1]
+    native = await dial(app.port)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"http://127.0.0.1:{app.port}/ws/chat.v1.json") as chat,
+    ):
+        await chat.send_json({"messageId": "m", "sessionId": "s", "role": "user", "content": "hi"})
+        async with asyncio.timeout(20):
+            while (await chat.receive_json())["role"] != "assistant":
+                continue
+    seen = {(action, derived) for action, _, derived in (await native.ask("seen"))["data"]}
+    assert {("turn.start", False), ("session.open", True), ("turn.start", True)} <= seen
+
+
+async def test_a_gate_for_messages_that_waits_keeps_the_order_too(
+    start: Start, dial: Dial, gates: dict[str, Any]
+) -> None:
+    app = await start(**gates)
+    client, other = await dial(app.port), await dial(app.port)
+    ids = [f"ping{n}" for n in range(5)]
+    await send(client, ("whoa", "whoa", {}), *((each, "ping", {}) for each in ids))
+    await other.do("go")
+    assert (await client.take(lambda message: message.get("id") == "whoa"))["data"]["code"] == "unknown_action"
+    assert await answers(client, *ids) == ids
 
 
 def test_one_that_holds_again_keeps_the_rest_waiting() -> None:
