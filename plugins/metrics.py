@@ -35,7 +35,7 @@ OUTCOMES: Final = ("completed", "cancelled", "failed", "timed_out", "lost")
 """Where a turn stands, and how it ends (PROTOCOL section 3)."""
 ACTORS: Final = ("agentbridge", "registry", "room", "session")
 """Classes of actors that come and go, whose series are there all the same."""
-REASONS: Final = ("too_slow", "heartbeat", "observer", "message_log", "feedback")
+REASONS: Final = ("too_slow", "heartbeat", "observer", "message_log", "feedback", "unworded")
 STATUSES: Final = ("2xx", "3xx", "4xx", "5xx")
 
 NO_STATUS: Final = 1005

@@ -20,7 +20,7 @@ from broker.extensions.loader import Plugins, load
 from broker.facade import Facade
 from broker.hooks import Content, Stats
 from broker.messages import Principal
-from broker.plugins.content_filter import depth_of, folded, spliced, strings_of, unfolded
+from broker.plugins.content_filter import FilterSettings, Rule, depth_of, folded, spliced, strings_of, unfolded
 from broker.testing import ManualClock
 
 MIB = 1 << 20
@@ -273,8 +273,12 @@ def test_no_text_makes_a_pattern_slow(made: Make, pattern: str, text: str, actio
     assert time.process_time() - began < 1.0
 
 
-def many(pattern: str, **more: Any) -> list[dict[str, Any]]:
-    return [{"pattern": pattern.format(n), "action": "redact", **more} for n in range(500)]
+def many(opened: Filter, *more: Rule, fold: bool) -> Filter:
+    """Give it as many rules as there may be, which nobody has to write into a file for that."""
+    words = range(500 - len(more))
+    rules = (Rule(name=f"word {n}", pattern=f"<word {n}>", action="redact", fold=fold) for n in words)
+    opened.plugin.reload(FilterSettings(rules=(*rules, *more)))
+    return opened
 
 
 WORDS = " ".join(f"<word {n}>" for n in range(500))
@@ -284,16 +288,17 @@ WORDS = " ".join(f"<word {n}>" for n in range(500))
 @pytest.mark.parametrize("much", ["a " * (MIB // 2), "é" * (MIB // 2)], ids=["ascii", "beyond"])
 def test_many_rules_on_much_text_take_no_longer_than_few(made: Make, much: str, fold: bool) -> None:
     """One by one five hundred rules take seconds for 1 MiB, and where each has to fold it half a minute."""
-    opened = made(*many("<word {}>", fold=fold))
+    opened = many(made(), fold=fold)
     opened.pass_("é")
     began = time.process_time()
-    assert opened.pass_(much + "<word 7>") == much + "***"
+    assert opened.pass_(much + "<word 499>") == much + "***"
     assert opened.refused(much + WORDS).code in {"too_large", "forbidden"}
     assert time.process_time() - began < 3.0
 
 
 def test_every_one_of_many_rules_is_followed_in_its_order(made: Make) -> None:
-    opened = made(*many("<word {}>", fold=True)[:499], {"pattern": r"\*{3} \*{3}", "action": "redact", "replace": "-"})
+    last = Rule(name="last", pattern=r"\*{3} \*{3}", action="redact", replace="-")
+    opened = many(made(), last, fold=True)
     assert opened.pass_(f"é {WORDS}") == "é" + " -" * 249 + " *** <word 499>"
     assert len(opened.plugin.hits) == 500
 
@@ -305,17 +310,17 @@ def test_a_short_text_is_looked_at_at_once_and_a_long_one_while_others_go_on(mad
         return opened.plugin.on_content(Content(Principal("ann"), "send", None, json.dumps(text).encode()))
 
     async def beside() -> int:
-        said, steps = asyncio.ensure_future(say("sk-1234 " + "a " * MIB)), 0
+        said, steps = asyncio.ensure_future(say("a " * MIB)), 0
         while not said.done():
             await asyncio.sleep(0)
             steps += 1
-        assert (await said or b"").startswith(b'"[key] a ')
+        assert await said is None
         return steps
 
     assert say("a" * 60_000) is None
     assert say("sk-1234" + "a" * 60_000).startswith(b'"[key]')
     assert asyncio.run(beside()) > 1
-    assert opened.plugin.hits == {"rule0": 2}
+    assert opened.plugin.hits == {"rule0": 1}
 
 
 def test_a_rule_that_fits_between_characters_refuses_all_the_same(made: Make) -> None:

@@ -124,3 +124,34 @@ async def test_one_that_breaks_refuses(app: App, dial: Dial, post: Post, plugin:
     assert refused["code"] == "internal"
     assert "trace" in refused["hint"]
     assert (await post("rooms/lobby/events", {"data": {"title": "s"}}))[0] == 500
+
+
+async def test_what_is_said_beside_a_message_and_of_a_session_is_looked_at_too(
+    app: App, dial: Dial, post: Post
+) -> None:
+    ann = await dial(app.port, "?name=ann")
+    said = {"title": "my sk-4711", "variables": {"sk-1": ["sk-4711", 1]}}
+    await ann.do("session.create", session_id="s", **said)
+    await ann.do("session.update", session_id="s", **said)
+    await ann.do("session.open", session_id="t", **said)
+    await ann.do("turn.start", session_id="s", client_msg_id="m", content="hi", metadata={"from": "sk-4711"})
+    refused = await ann.refused("turn.start", session_id="s", client_msg_id="n", content="hi", metadata={"a": "darn"})
+    assert (refused["code"], refused["hint"]) == ("forbidden", "rule manners")
+    assert (await post("sessions", {"session_id": "u", **said}))[0] == 201
+    turn = {"client_msg_id": "m", "content": "hi", "metadata": {"from": "sk-4711"}}
+    assert (await post("sessions/u/turns", turn))[0] == 202
+    assert (await post("sessions/u/turns", {**turn, "metadata": {"a": "darn"}}))[0] == 403
+    for session, by in (("s", "ann"), ("t", "ann"), ("u", "backend")):
+        reader = await dial(app.port, f"?name={by}")
+        shown = [await reader.do("session.attach", session_id=session), await reader.do("session.list")]
+        seen = json.dumps([*shown, await reader.do("session.history", session_id=session)])
+        assert "sk-4711" not in seen
+        assert "my [key]" in seen
+
+
+async def test_a_title_that_a_rule_makes_too_long_is_refused(start: Start, dial: Dial, people: dict[str, Any]) -> None:
+    longer = {"name": "longer", "pattern": "a", "action": "redact", "replace": "a" * 501}
+    app = await start(plugins={**people["plugins"], "content_filter": {"rules": [longer]}})
+    ann = await dial(app.port, "?name=ann")
+    refused = await ann.refused("session.create", session_id="s", title="a")
+    assert (refused["code"], refused["field"]) == ("invalid_message", "$.payload.title")
