@@ -153,7 +153,7 @@ class Follower(Writer):
     def _translate(self, parcel: Parcel, dialect: Dialect) -> None:
         """Say a page in the client's own way: all of it, since the log has to go on where the page ends."""
         for item in parcel.items:
-            for reaction in dialect.tell(item):
+            for reaction in self._worded(item, dialect):
                 if isinstance(reaction, bytes):
                     self._put(text_frame(reaction, self._window_bits), 1)
                 else:

@@ -37,7 +37,7 @@ class _Place:
     """Where a log's actor lives; while it is being let go, what comes for it is held."""
 
     ref: LoopRef[Any]
-    held: list[tuple[Any, ReplyTo]] | None = None
+    held: list[tuple[Callable[[], None], ReplyTo]] | None = None
 
 
 class Places:
@@ -81,16 +81,31 @@ class Places:
 
     def forward(self, log: str, operation: Any, reply_to: ReplyTo) -> None:
         """Hand an operation to the actor of a log, which is started if need be: not for those who only leave."""
+        if self.wait(log, partial(self.forward, log, operation, reply_to), reply_to):
+            return
         if log not in self._places:
             if isinstance(operation, Parting):
                 reply_to.set(FollowAnswer({}, Unfollowing(log)))
                 return
             self.open(log)
-        place = self._places[log]
-        if place.held is not None:
-            place.held.append((operation, reply_to))
-        else:
-            _hand(place.ref, operation, reply_to)
+        _hand(self._places[log].ref, operation, reply_to)
+
+    def wait(self, log: str, go_on: Callable[[], None], reply_to: ReplyTo) -> bool:
+        """Have something wait for an actor that is being let go: until it has left, or has turned out to be needed.
+
+        Args:
+            log: whose actor.
+            go_on: goes on then, in the order of what waits.
+            reply_to: told if the actor fails instead.
+
+        Returns:
+            Whether there is such an actor; otherwise nothing waits.
+        """
+        place = self._places.get(log)
+        if place is None or place.held is None:
+            return False
+        place.held.append((go_on, reply_to))
+        return True
 
     def sweep(self, idle_after: float) -> None:
         """Have every actor look whether it can leave memory; sessions after `idle_after` seconds, rooms sooner."""
@@ -116,8 +131,8 @@ class Places:
             self._supervisor.forget(place.ref)
             del self._places[message.log]
             self._count(message.log, -1)
-        for operation, reply_to in held:
-            self.forward(message.log, operation, reply_to)
+        for go_on, _ in held:
+            go_on()
 
     async def _ask_to_stop(self, message: Gone) -> None:
         try:

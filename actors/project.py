@@ -7,7 +7,7 @@ asked.
 
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import msgspec
@@ -25,13 +25,11 @@ from broker.actors.room import Room
 from broker.agents.port import News, UserFeedback
 from broker.errors import BrokerError
 from broker.operations import Feedback, Publish
-from broker.projects import FEEDBACK_RESPONSE, STATUS, UPDATES, guid_of
-from broker.protocol.outgoing import RoomEvent
+from broker.projects import STATUS, UPDATES, guid_of
+from broker.protocol.outgoing import FeedbackAnswer, RoomEvent
 from broker.protocol.parcel import Parcel
 
 __all__ = ["Project", "make_room"]
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 def make_room(name: str, options: RoomOptions) -> Room:
@@ -145,12 +143,13 @@ class Project(Room):
             return
         said = {"feedback_id": opened.feedback_id, "data": msgspec.Raw(message.outcome)}
         if not opened.answer({"project": self._guid, **said}):
-            self._tell_others_of(opened.user, _encode(said))
+            self._tell_others_of(opened, message.outcome)
 
-    def _tell_others_of(self, user: str | None, data: bytes) -> None:
+    def _tell_others_of(self, opened: OpenFeedback, data: bytes) -> None:
         """Tell the answer where its asker is a member still, since the connection that asked is gone."""
         sender = sender_of(self._serving.agent)
-        parcel = Parcel((RoomEvent(self._name, None, FEEDBACK_RESPONSE, sender, data, self._clock.now()),))
+        parcel = Parcel((FeedbackAnswer(self._name, opened.feedback_id, sender, data, self._clock.now()),))
+        user = opened.user
         others = [member for member, who in self._members.items() if user is not None and who["user"] == user]
         there = [member for member in others if not member.actor_stopped.is_set()]
         for member in there:
@@ -161,6 +160,7 @@ class Project(Room):
     def _refuse_all(self, error: BrokerError) -> None:
         for opened in self._open:
             self._open.close(opened.told)
+            self._tell_bridge(ForgetFeedback(self._guid, opened.told))
             opened.refuse(error)
 
     @handles(MayStop)

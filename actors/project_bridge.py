@@ -5,9 +5,10 @@ by way of the registry, since the room may not be in memory. The bridge knows th
 awake, so that an agent which comes, or comes back, is told how they stand.
 """
 
+from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -16,7 +17,7 @@ from loguru import logger
 
 from broker.actors.futures import ExcInfo, ReplyTo
 from broker.actors.loop import LoopActor, handles
-from broker.actors.project_mail import AskAgent, Asleep, FeedbackAnswered, ForgetFeedback, TellAgent
+from broker.actors.project_mail import AskAgent, Asleep, EndFeedback, FeedbackAnswered, ForgetFeedback, TellAgent
 from broker.actors.ref import InboxFull, LoopRef
 from broker.actors.requests import ToRoom
 from broker.actors.supervisor import Supervisor
@@ -24,15 +25,19 @@ from broker.agents.port import AgentSaid, News, ProjectKind, Taken
 from broker.errors import BrokerError
 from broker.messages import ANONYMOUS
 from broker.operations import Publish
-from broker.projects import STATUS, room_of
+from broker.projects import STATUS, Statuses, room_of
 
 __all__ = ["ProjectBridge", "sender_of", "start_project_bridge"]
 
 AskRegistry = Callable[[ToRoom, ReplyTo], None]
 """Tells the registry something, whose answer goes where the second argument says; raises as `LoopRef.request`."""
 
+_STOPPING: Final = "The broker is stopping."
+AT_ONCE: Final = 200
+"""Statuses that are told before others have their turn: a few milliseconds of them."""
 
-@attrs.frozen
+
+@attrs.define(eq=False)
 class _Shared:
     """What all incarnations of the bridge share.
 
@@ -40,13 +45,15 @@ class _Shared:
         name: the agent profile's name.
         kind: opens the way to its agents.
         registry: the way to the rooms.
-        statuses: the status of each project that is awake and has one, by its guid.
+        statuses: that of each project which is awake and has one.
+        ending: whether no feedback is brought any more.
     """
 
     name: str
     kind: ProjectKind
     registry: AskRegistry
-    statuses: dict[str, News] = attrs.Factory(dict)
+    statuses: Statuses[News] = attrs.Factory(Statuses)
+    ending: bool = False
 
 
 def start_project_bridge(
@@ -67,6 +74,11 @@ class _Arrived:
     """There is an agent that has not been told how the projects stand."""
 
 
+@attrs.frozen
+class _TellMore:
+    """There are projects left whose status is to be told."""
+
+
 class ProjectBridge(LoopActor):
     """The one bridge to the agent of projects; see `start_project_bridge`."""
 
@@ -78,12 +90,11 @@ class ProjectBridge(LoopActor):
         self._sender = sender_of(shared.name)
         self._link = shared.kind.open_projects(self._say, self._arrive)
         self._asked: dict[tuple[str, str], LoopRef[Any]] = {}
+        self._untold: deque[str] = deque()
 
     def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
         """Tell every room that its agent will not answer: the bridge that comes next does not know what was asked."""
-        for (project, feedback_id), room in self._asked.items():
-            self._link.forget(project, feedback_id)
-            _tell(room, feedback_id, BrokerError("agent_unavailable", "The way to the agent broke.", retry_after=1.0))
+        self._refuse_all(BrokerError("agent_unavailable", "The way to the agent broke.", retry_after=1.0))
 
     # -- down: what happens in projects ---------------------------------------------------------------
 
@@ -91,22 +102,36 @@ class ProjectBridge(LoopActor):
     def _happened(self, message: TellAgent) -> None:
         news = message.news
         if news.event == STATUS:
-            self._shared.statuses[news.project] = news
+            self._shared.statuses.put(news)
         if not message.own:
             self._link.tell(news)
 
     @handles(Asleep)
     def _asleep(self, message: Asleep) -> None:
-        self._shared.statuses.pop(message.project, None)
+        self._shared.statuses.pop(message.project)
 
     @handles(_Arrived)
     def _arrived(self, _: _Arrived) -> None:
-        for news in self._shared.statuses.values():
-            self._link.tell(news)
+        under_way = bool(self._untold)
+        self._untold = deque(self._shared.statuses)
+        if not under_way:
+            self._tell_more()
+
+    @handles(_TellMore)
+    def _tell_more(self, message: _TellMore | None = None) -> None:
+        for _ in range(min(AT_ONCE, len(self._untold))):
+            news = self._shared.statuses.get(self._untold.popleft())
+            if news is not None:  # it may have gone to sleep meanwhile
+                self._link.tell(news)
+        if self._untold:
+            self.actor_ref.tell(_TellMore(), urgent=True)
 
     @handles(AskAgent)
     def _ask(self, message: AskAgent) -> None:
         key = (message.feedback.project, message.feedback.feedback_id)
+        if self._shared.ending:
+            _tell(message.room, key[1], BrokerError("unavailable", _STOPPING))
+            return
         self._asked[key] = message.room
         self._link.ask(message.feedback, partial(self._answered, key))
 
@@ -114,6 +139,17 @@ class ProjectBridge(LoopActor):
     def _forget(self, message: ForgetFeedback) -> None:
         self._asked.pop((message.project, message.feedback_id), None)
         self._link.forget(message.project, message.feedback_id)
+
+    @handles(EndFeedback)
+    def _end(self, _: EndFeedback) -> None:
+        self._shared.ending = True
+        self._refuse_all(BrokerError("unavailable", _STOPPING))
+
+    def _refuse_all(self, error: BrokerError) -> None:
+        for (project, feedback_id), room in self._asked.items():
+            self._link.forget(project, feedback_id)
+            _tell(room, feedback_id, error)
+        self._asked.clear()
 
     # -- up: what agents say ----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from broker.actors.ref import LoopRef
 from broker.agents.port import News, UserFeedback
 from broker.errors import BrokerError
 
-__all__ = ["AskAgent", "Asleep", "FeedbackAnswered", "ForgetFeedback", "TellAgent"]
+__all__ = ["AskAgent", "Asleep", "EndFeedback", "FeedbackAnswered", "ForgetFeedback", "TellAgent"]
 
 
 @attrs.define
@@ -45,6 +45,11 @@ class ForgetFeedback:
 
     project: str
     feedback_id: str
+
+
+@attrs.frozen
+class EndFeedback:
+    """The broker stops: all feedback is refused that waits for an answer or comes from now on."""
 
 
 @attrs.define

@@ -14,6 +14,7 @@ import attrs
 from broker.actors.connection import Connection
 from broker.actors.connection_mail import Hang
 from broker.actors.following import LogUnreadable
+from broker.actors.futures import ReplyTo
 from broker.actors.lifecycle import Gone
 from broker.actors.log import LogActor
 from broker.actors.loop import LoopActor, handles
@@ -197,11 +198,12 @@ class Registry(LoopActor):
 
     @handles(HangSome)
     def _hang_some(self, message: HangSome) -> int:
-        chosen = [ref for ref, known in self._connections.values() if message.whom(known.peer)]
+        meant = _fenced(message.whom)
+        chosen = [ref for ref, known in self._connections.values() if meant(known.peer)]
+        aside = [one for one in self._aside.values() if meant(one.peer)]
         for ref in chosen:
             if ref.is_alive():
                 ref.tell(Hang(message.code, message.reason), urgent=True)
-        aside = [one for one in self._aside.values() if message.whom(one.peer)]
         for one in aside:
             one.hang(message.code, message.reason)
         return len(chosen) + len(aside)
@@ -218,20 +220,33 @@ class Registry(LoopActor):
 
     @handles(CreateSession)
     def _create_session(self, message: CreateSession) -> None:
+        self._create(message, self.answer_later())
+
+    def _create(self, message: CreateSession, reply_to: ReplyTo) -> None:
+        """Begin a session; behind one of that id which is leaving memory, having been deleted perhaps."""
         log = f"session:{message.row.session_id}"
+        if self._places.wait(log, partial(self._create, message, reply_to), reply_to):
+            return
         if log in self._places:
-            raise BrokerError("session_exists", field="$.payload.session_id")
+            error = BrokerError("session_exists", field="$.payload.session_id")
+            reply_to.set_exception((BrokerError, error, None))
+            return
         maker = message.maker if message.row.ephemeral else None
         self._begin(log, message.row, chosen=message.chosen, maker=maker)
         follower = message.maker if message.attach else None
-        self._places.forward(log, Created(message.by, follower), self.answer_later())
+        self._places.forward(log, Created(message.by, follower), reply_to)
 
     @handles(OpenSession)
     def _open_session(self, message: OpenSession) -> None:
+        self._open(message, self.answer_later())
+
+    def _open(self, message: OpenSession, reply_to: ReplyTo) -> None:
         log = f"session:{message.row.session_id}"
+        if self._places.wait(log, partial(self._open, message, reply_to), reply_to):
+            return
         if log not in self._places:
             self._begin(log, message.row, chosen=True)
-        self._places.forward(log, message.opening, self.answer_later())
+        self._places.forward(log, message.opening, reply_to)
 
     def _begin(self, log: str, row: SessionRow, *, chosen: bool, maker: LoopRef[Any] | None = None) -> None:
         first = [row]
@@ -287,6 +302,20 @@ class Registry(LoopActor):
     @handles(Stopped)
     def _stopped(self, message: Stopped) -> None:
         self._places.stopped(message)
+
+
+def _fenced(whom: Callable[[Peer], bool]) -> Callable[[Peer], bool]:
+    """Return a plugin's choice as one that cannot end the event loop, as a SystemExit in an actor does."""
+
+    def meant(peer: Peer) -> bool:
+        try:
+            return whom(peer)
+        except Exception:
+            raise  # to whoever asked, and the registry goes on
+        except BaseException as e:
+            raise RuntimeError(f"it raised {type(e).__name__}") from e
+
+    return meant
 
 
 def _connection_data(ref: LoopRef[Connection], known: Connected) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from broker.ids import new_id
 from broker.logs import limited
 from broker.messages import Write
 from broker.stats import Stats
-from broker.store.port import Engine, Reader, StoreError
+from broker.store.port import Engine, Reader, StoreError, UnstorableError
 
 __all__ = [
     "CLOSE_SECONDS",
@@ -104,7 +104,7 @@ class _Batch:
 @attrs.define
 class _Written:
     batch: _Batch
-    failures: dict[int, str]
+    failures: dict[int, StoreError]
 
 
 class _Writer(pykka.ThreadingActor):
@@ -130,21 +130,21 @@ class _Writer(pykka.ThreadingActor):
             home.tell(written, urgent=True)
         return None
 
-    def _write(self, appends: Sequence[Append]) -> dict[int, str]:
+    def _write(self, appends: Sequence[Append]) -> dict[int, StoreError]:
         """Write a batch; if it is refused as a whole, each write by itself, so that one cannot fail the others."""
         try:
             self._engine.write([append.write for append in appends])
         except StoreError as e:
             if len(appends) == 1:
-                return {0: str(e)}
+                return {0: e}
         else:
             return {}
-        failures: dict[int, str] = {}
+        failures: dict[int, StoreError] = {}
         for i, append in enumerate(appends):
             try:
                 self._engine.write([append.write])
             except StoreError as e:
-                failures[i] = str(e)
+                failures[i] = e
         return failures
 
     def close(self) -> None:
@@ -270,11 +270,11 @@ class Store(LoopActor):
     def _announce(self, written: _Written) -> None:
         batch, failures = written.batch, written.failures
         self._writing = False
-        if len(failures) == len(batch.appends):
-            self._mark_sick(next(iter(failures.values())))
-        else:  # it took some; what it refused broke a rule, which is no sickness of the store's
+        if len(failures) < len(batch.appends):  # it took some; what it refused is no sickness of the store's
             self._mark_well()
             self._stats.commits += 1
+        elif trouble := [e for e in failures.values() if not isinstance(e, UnstorableError)]:
+            self._mark_sick(str(trouble[0]))
         self._stats.commit_seconds.observe(self._clock.monotonic() - batch.began)
         for i, append in enumerate(batch.appends):
             if append.owner.actor_stopped.is_set():

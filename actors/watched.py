@@ -84,7 +84,7 @@ class WatchedSession(LogActor):
     def _attach_again(self, message: Follow) -> None:
         """Take back a follower of an earlier incarnation, unless it may not see the session any more."""
         if self._row is None or role_of(self._row, message.by) is None:
-            self._tell(message.follower, Unfollowing(self.log))
+            self._send_away(message.follower)
             return
         self._viewers[message.follower] = message.by.user
         self.take_follower(message)
@@ -131,10 +131,9 @@ class WatchedSession(LogActor):
             self._take_off(follower)
 
     def dismiss_all(self) -> None:
-        """Let everybody go, so that what they ask for next is not asked of this actor."""
+        """Let everybody go: there is nothing left to see, and what they ask for next is not asked of this actor."""
         for follower in list(self._followers):
-            self.forget_follower(follower)
-            self._tell(follower, Unfollowing(self.log))
+            self._take_off(follower)
 
     @handles(ops.Recheck)
     def _recheck(self, message: ops.Recheck) -> None:
@@ -143,6 +142,9 @@ class WatchedSession(LogActor):
 
     def _take_off(self, follower: LoopRef[Any]) -> None:
         self.forget_follower(follower)
+        self._send_away(follower)
+
+    def _send_away(self, follower: LoopRef[Any]) -> None:
         self._tell(follower, Unfollowing(self.log))
         self._tell(follower, Parcel((SessionDetached(self.session_id),)))
 

@@ -5,14 +5,18 @@ waits for the peer.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any
+
+from loguru import logger
 
 from broker.actors.connection_mail import ConnectionOptions, Hang
 from broker.actors.loop import LoopActor, handles
 from broker.clock import Timer
-from broker.errors import CLOSE_REASONS, CloseCode
+from broker.errors import CLOSE_REASONS, BrokerError, CloseCode
 from broker.hooks import Peer
+from broker.ids import new_id
 from broker.protocol.dialect import Dialect, Format, Later, Part, Reaction
 from broker.protocol.frames import close_frame, text_frame
 from broker.protocol.outgoing import Due, Entered, Failure, Outgoing, Request, Response, Welcome
@@ -65,6 +69,7 @@ class Writer(LoopActor):
         self._stats = options.stats
         self._out: list[bytes] = []
         self._out_bytes = 0
+        self._puzzled = False  # whether there was something that the dialect could not word
         self._timer: Timer | None = None
 
     def outbox_bytes(self) -> int:
@@ -89,7 +94,7 @@ class Writer(LoopActor):
         if self.told is not None:
             self.told(self.peer, value)
         if self._dialect is not None:
-            self._react(self._dialect.tell(value))
+            self._react(self._worded(value, self._dialect))
         elif text := self._wire.encode(value):
             self._speak(text_frame(text, self._window_bits), 1)
 
@@ -97,7 +102,7 @@ class Writer(LoopActor):
     def _go_on(self, value: Entered | Due) -> None:
         """Tell a dialect what no client is told."""
         if self._dialect is not None and self.close_code is None:
-            self._react(self._dialect.tell(value))
+            self._react(self._worded(value, self._dialect))
 
     @handles(Failure)
     def _refuse(self, failure: Failure) -> None:
@@ -112,7 +117,29 @@ class Writer(LoopActor):
             self._speak(parcel.frames(self._wire, self._window_bits), len(parcel.items))
             return
         for item in parcel.items:
-            self._react(self._dialect.tell(item))
+            self._react(self._worded(item, self._dialect))
+
+    def _worded(self, value: Outgoing | Entered | Due, dialect: Dialect) -> Iterator[Reaction]:
+        """Yield what comes of a value in the client's own way; what cannot be worded spoils nothing but itself."""
+        try:
+            yield from dialect.tell(value)
+        except Exception as e:  # noqa: BLE001 - a record that a format cannot read must not shut its session for good
+            yield from self._unworded(value, e, dialect)
+
+    def _unworded(self, value: Outgoing | Entered | Due, error: Exception, dialect: Dialect) -> Iterator[Reaction]:
+        """Leave out what cannot be worded: counted, logged and told once; what answers a request is told each time."""
+        self._stats.dropped["unworded"] += 1
+        answers = isinstance(value, Response | Failure)
+        if self._puzzled and not answers:
+            return
+        trace_id = new_id()
+        if not self._puzzled:
+            self._puzzled = True
+            bound = logger.bind(trace_id=trace_id, conn=self.peer.connection_id)
+            bound.opt(exception=error).error("{} cannot be worded in {}", type(value).__name__, self._wire.name)
+        failure = BrokerError("internal", hint=f"trace {trace_id}")
+        with suppress(Exception):
+            yield from dialect.tell(Failure(value.id if isinstance(value, Response | Failure) else None, failure))
 
     def _react(self, reactions: Iterable[Reaction]) -> None:
         """Do what a dialect wants done."""

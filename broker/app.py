@@ -119,6 +119,7 @@ class App:
         self.services.load.stopping = True
         grace = self.settings.shutdown.grace
         self._deadline = deadline = Deadline(self.clock, grace + STOP_SECONDS)
+        await self.system.end_feedback(deadline)
         end_turns = partial(self.system.end_turns, deadline)
         await Drain(self.registry, self.clock, grace, end_turns, deadline=deadline).run()
 
@@ -215,7 +216,7 @@ class App:
         self.system = ActorSystem(self.settings, self.clock, self.stats, self.traces, self.store, self.hooks)
         self._undo.append(lambda: self.system.stop(self._deadline))
         self.registry, self.supervisor, self.kinds = self.system.registry, self.system.supervisor, self.system.kinds
-        self.facade.connect(self.registry)
+        self.facade.connect(self.registry, largest=self.settings.limits.message_bytes)
         gauges.show(
             self.stats,
             registry=self.registry,

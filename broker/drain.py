@@ -18,7 +18,7 @@ from broker.actors.connection_mail import Hang
 from broker.actors.lifecycle import StopSession
 from broker.actors.ref import LoopRef
 from broker.actors.registry import Registry
-from broker.actors.requests import Everybody, Live
+from broker.actors.requests import Aside, Everybody, Live
 from broker.agents.remote.frames import SUBPROTOCOL
 from broker.clock import Clock, Deadline
 from broker.errors import CloseCode
@@ -79,9 +79,7 @@ class Drain:
         """Return when no turn runs any more and everybody was sent away, by the end of the grace at the latest."""
         began = self._clock.monotonic()
         clients, strangers = await self._registry.ask(Everybody())
-        for stranger in strangers:
-            if stranger.peer.protocol != SUBPROTOCOL:  # agents are needed until the last turn has ended
-                stranger.hang(CloseCode.SERVICE_RESTART, None)
+        _hang_up(stranger for stranger in strangers if not _is_agent(stranger))
         await self._rest()
         self._warn(clients)
         self._idle.extend(random.sample(clients, len(clients)))
@@ -90,6 +88,8 @@ class Drain:
             logger.warning("some turns were still running after {:g} s; they are ended", self._grace)
             await self._end_turns()
         self._close((*self._idle, *self._watching))
+        _, strangers = await self._registry.ask(Everybody())
+        _hang_up(strangers)  # agents were needed until now, when the last turn has ended
         await self._see_off(clients)
 
     async def _rest(self) -> None:
@@ -152,3 +152,12 @@ class Drain:
         for ref in clients:
             if ref.actor is not None:
                 ref.actor.cut()
+
+
+def _is_agent(stranger: Aside) -> bool:
+    return stranger.peer.protocol == SUBPROTOCOL
+
+
+def _hang_up(strangers: Iterable[Aside]) -> None:
+    for stranger in strangers:
+        stranger.hang(CloseCode.SERVICE_RESTART, None)

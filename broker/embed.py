@@ -57,7 +57,7 @@ class Broker(Facade):
     """
 
     def __init__(self, settings: Given | None = None, plugins: Sequence[type[Plugin] | str] = ()) -> None:
-        super().__init__(Stats(), SystemClock(), reserved=ACTIONS)
+        super().__init__(Stats(), SystemClock(), reserved=ACTIONS, asleep=True)
         loaded = _loaded(settings)
         named = _by_name(plugins)
         self._settings = _naming(loaded.settings, named)

@@ -22,6 +22,9 @@ from broker.hooks import Event, MessageHandler, Peer
 from broker.logs import limited
 from broker.messages import ANONYMOUS
 from broker.operations import Publish
+from broker.protocol import payloads
+from broker.protocol.checks import check_name
+from broker.protocol.edge import check_depth
 from broker.stats import Stats
 from broker.tasks import spawn
 
@@ -42,12 +45,16 @@ class _Behind:
     Attributes:
         registered: handlers and listeners.
         registry: the actor that is asked; None before there are any.
+        largest: bytes of an event that is published; None for no limit.
+        asleep: whether nothing is to run in the background: not yet, or not any more.
         tasks: background tasks, by the code that they run.
         spawned: how many of each.
     """
 
     registered: Registered
     registry: LoopRef[Registry] | None = None
+    largest: int | None = None
+    asleep: bool = False
     tasks: dict[Task[Any], CodeType | None] = attrs.Factory(dict)
     spawned: Counter[CodeType | None] = attrs.Factory(Counter)
 
@@ -59,13 +66,14 @@ class Facade:
         stats: the broker's counters.
         clock: time.
         reserved: names that no handler may have.
+        asleep: whether nothing may run in the background before there is an actor behind it.
     """
 
-    def __init__(self, stats: Stats, clock: Clock, *, reserved: Collection[str] = ()) -> None:
+    def __init__(self, stats: Stats, clock: Clock, *, reserved: Collection[str] = (), asleep: bool = False) -> None:
         self._stats = stats
         self._clock = clock
         self._owner = APPLICATION
-        self._behind = _Behind(Registered(reserved))
+        self._behind = _Behind(Registered(reserved), asleep=asleep)
 
     def of(self, plugin: str) -> "Facade":
         """Return the same broker as one plugin sees it, whose name is on what it registers."""
@@ -81,9 +89,11 @@ class Facade:
         """
         self._behind.registered.connect(hooks)
 
-    def connect(self, registry: LoopRef[Registry]) -> None:
-        """Give the facade the actor behind it."""
+    def connect(self, registry: LoopRef[Registry], *, largest: int | None = None) -> None:
+        """Give the facade the actor behind it, and say how many bytes an event may have that is published."""
         self._behind.registry = registry
+        self._behind.largest = largest
+        self._behind.asleep = False
 
     @property
     def version(self) -> str:
@@ -120,9 +130,30 @@ class Facade:
         return cast("int", await self._ask(ToAll(SENDER, to_json(data))))
 
     async def publish(self, room: str, event: str, data: Any) -> int | None:
-        """Publish an event to a room; return its number in the room's log, None for a room without one."""
-        answer = await self._ask(ToRoom(room, Publish(ANONYMOUS, SENDER, event, to_json(data))))
+        """Publish an event to a room; return its number in the room's log, None for a room without one.
+
+        Raises:
+            BrokerError: `invalid_message` for a name that rooms or events cannot have, `too_large` for more than a
+                client may send.
+        """
+        published = self._checked(room, event, to_json(data))
+        answer = await self._ask(ToRoom(room, published))
         return cast("int | None", answer.get("seq"))
+
+    def _checked(self, room: str, event: str, data: bytes) -> Publish:
+        """Return what is to be published, looked at as if a client published it: members and the store have to bear it.
+
+        Raises:
+            BrokerError: `invalid_message`, `too_large`.
+        """
+        wanted = payloads.convert(payloads.Publish, {"room": room, "event": event})
+        check_name(wanted.room, "$.payload.room")
+        check_name(wanted.event, "$.payload.event")
+        most = self._behind.largest
+        if most is not None and len(data) > most:
+            raise BrokerError("too_large", f"An event has at most {most} bytes.", field="$.payload.data")
+        check_depth(data)
+        return Publish(ANONYMOUS, SENDER, event, data)
 
     async def disconnect(
         self,
@@ -148,8 +179,13 @@ class Facade:
         """Run `work` in the background: named, its failure logged, cancelled when the broker stops.
 
         Raises:
-            BrokerError: `overloaded`: a thousand of this kind are under way; whoever starts them forgets to end them.
+            RuntimeError: a program's broker has not started yet.
+            BrokerError: `unavailable`: it has stopped; `overloaded`: a thousand of this kind are under way; whoever
+                starts them forgets to end them.
         """
+        if self._behind.asleep:
+            work.close()
+            raise self._absent()
         kind = getattr(work, "cr_code", None)
         if self._behind.spawned[kind] >= SPAWNED:
             work.close()
@@ -169,17 +205,22 @@ class Facade:
             del self._behind.spawned[kind]
 
     def cancel_spawned(self) -> None:
-        """Cancel what was spawned and still runs."""
+        """Cancel what was spawned and still runs, and take no more."""
+        self._behind.asleep = True
         for task in list(self._behind.tasks):
             task.cancel()
 
     async def _ask(self, message: Any) -> Any:
         registry = self._behind.registry
-        if registry is None:
-            raise RuntimeError("the broker can be asked once it starts: a plugin from its start() on")
-        if not registry.is_alive():
-            raise BrokerError("unavailable", "The broker has stopped.")
+        if registry is None or not registry.is_alive():
+            raise self._absent()
         return await registry.ask(message, timeout=ASK_SECONDS)
+
+    def _absent(self) -> Exception:
+        """Return why there is nobody to ask."""
+        if self._behind.registry is None:
+            return RuntimeError("the broker can be asked once it starts: a plugin from its start() on")
+        return BrokerError("unavailable", "The broker has stopped.")
 
 
 def _several(to: str | Sequence[str]) -> tuple[str, ...]:

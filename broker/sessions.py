@@ -33,6 +33,7 @@ MEMBERS: Final = 100
 _RANKS: Final[dict[Role | None, int]] = {None: 0, "viewer": 1, "member": 2, "owner": 3}
 _SHOWN: Final = frozenset({"message_id", "role", "content", "metadata"})
 _WANTED: Final[dict[Role, str]] = {"viewer": "a viewer", "member": "a member", "owner": "its owner"}
+_read_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _read_members: Final = msgspec.json.Decoder(dict[str, Literal["viewer", "member"]]).decode
 
 
@@ -99,21 +100,24 @@ def messages_of(records: list[Record]) -> list[dict[str, Any]]:
     as it is now; `metadata.seq` is the number of the record it began with, `metadata.changed_seq` that of the one
     it has its content from. On two pages a message may stand twice: of two with one `message_id`, the one with
     the higher number is right.
+
+    What records hold is handed on as it is written there, as `msgspec.Raw`: whoever reads it may know what to do with
+    a number that is too large for us, and nobody else's message is lost by it.
     """
-    messages: dict[tuple[str | None, str], dict[str, Any]] = {}
+    messages: dict[tuple[str | None, bytes], dict[str, Any]] = {}
     for record in records:
-        data = msgspec.json.decode(record.data)
-        if data.get("thought"):
+        data = _read_fields(record.data)
+        if bytes(data.get("thought", b"")) == b"true":
             continue
-        message = {
+        message: dict[str, Any] = {
             "message_id": data["message_id"],
             "role": data["role"],
             "content": data["content"],
             "at": rfc3339(record.at),
             "turn_id": record.turn_id,
-            "metadata": {**data.get("metadata", {}), "seq": record.seq, **_others(data)},
+            "metadata": {**_read_fields(bytes(data.get("metadata", b"{}"))), "seq": record.seq, **_others(data)},
         }
-        key = record.turn_id, data["message_id"]
+        key = record.turn_id, bytes(data["message_id"])
         earlier = messages.get(key)
         if earlier is not None:
             began = earlier["metadata"]
@@ -123,7 +127,7 @@ def messages_of(records: list[Record]) -> list[dict[str, Any]]:
     return list(messages.values())
 
 
-def _others(data: dict[str, Any]) -> dict[str, Any]:
+def _others(data: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
     return {key: value for key, value in data.items() if key not in _SHOWN}
 
 

@@ -17,6 +17,7 @@ from broker.actors.lifecycle import Gone, StopSession
 from broker.actors.options import ProjectOptions, RoomOptions, SessionOptions
 from broker.actors.project import make_room
 from broker.actors.project_bridge import start_project_bridge
+from broker.actors.project_mail import EndFeedback
 from broker.actors.ref import LoopRef
 from broker.actors.registry import Registry, RegistryOptions
 from broker.actors.requests import Live, ToRoom, Wake
@@ -139,6 +140,12 @@ class ActorSystem:
         await self._agents.start()
         for session_id in await self._store.read("unfinished_sessions"):
             self.registry.tell(Wake(session_id), urgent=True)
+
+    async def end_feedback(self, deadline: Deadline) -> None:
+        """Refuse the feedback about projects that waits for an answer, and what comes from now on."""
+        if self._rooms.projects is not None:
+            ending = self._rooms.projects.bridge.ask(EndFeedback(), timeout=deadline.share(END_SECONDS))
+            await asyncio.gather(ending, return_exceptions=True)  # if not now, it is refused when the rooms stop
 
     async def end_turns(self, deadline: Deadline) -> None:
         """End the turns that still run, durably."""

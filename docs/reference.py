@@ -200,6 +200,7 @@ def _payload_rows(cls: type, prefix: str) -> Iterator[Sequence[str]]:
 
 _AT: Final = 1_700_000_000_000
 _FROM: Final = b'{"connection_id":"c1","user":"ann"}'
+_AGENT: Final = b'{"connection_id":null,"user":null,"agent":"planner"}'
 _SAMPLES: Final[tuple[outgoing.Outgoing, ...]] = (
     outgoing.Welcome("c1", "ann", NATIVE.name, f"actor-broker/{__version__}", "n1", 30.0, 1 << 20),
     outgoing.Response("1", b'{"text":"hi"}'),
@@ -211,6 +212,7 @@ _SAMPLES: Final[tuple[outgoing.Outgoing, ...]] = (
     outgoing.SessionReset("s1", "e2", 12, 5),
     outgoing.SessionDetached("s1"),
     outgoing.RoomEvent("lobby", 7, "message", _FROM, b'{"text":"hi"}', _AT),
+    outgoing.FeedbackAnswer("project:p1", "f1", _AGENT, b'{"thanks":true}', _AT),
     outgoing.RoomLeft("lobby"),
     outgoing.Restarting(2.5),
     outgoing.Broadcast(_FROM, b'{"text":"hi"}'),

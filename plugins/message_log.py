@@ -34,8 +34,8 @@ Text = Annotated[str, Meta(min_length=1, max_length=256)]
 GROUPS: Final[tuple[Group, ...]] = ("connections", "messages", "turns", "errors", "performance")
 SAYING: Final = ("turn.start", "turn.edit", "room.publish", "broadcast", "send")
 """Actions that say something to somebody; with any other one the content may be a secret of its plugin's."""
-NEVER: Final = "auth"
-"""The action whose payload is a token."""
+NEVER: Final = frozenset({"auth", ""})
+"""Actions of which nothing is written: what is given to the one is a token, and what is given to none may be one."""
 ALWAYS: Final = frozenset({"time", "event", "lines"})
 """Fields that each line keeps."""
 LONGEST: Final = 256
@@ -58,7 +58,8 @@ class MessageLogSettings:
         events: Which events have lines.
         fields: Fields that a line has beside its time and event, of those that there are; none named: all.
         content: How many characters of what people say a message's line has; 0 for none.
-        content_of: Actions whose content that is, by pattern; never that of `auth`.
+        content_of: Actions whose content that is: of the broker's own that say something by pattern, others by their
+            full names; never that of `auth`, nor of what no action is known for.
         slow: Answers that took less than this have no line of their own.
         max_bytes: Size at which the file is put aside and a new one begun.
         keep: Files put aside that are kept, the newest.
@@ -193,7 +194,9 @@ class MessageLog(Plugin):
         self.settings = settings
         self._groups = frozenset(settings.events)
         self._fields = frozenset(settings.fields) | ALWAYS if settings.fields else None
-        self._shown = re.compile("|".join(fnmatch.translate(pattern) for pattern in settings.content_of) or "(?!)")
+        # A pattern may match what nobody has thought of, such as a misspelt `auth`; a full name was thought of.
+        matching = (name for name in SAYING for pattern in settings.content_of if fnmatch.fnmatchcase(name, pattern))
+        self._shown = frozenset(settings.content_of).union(matching)
 
     async def start(self) -> None:
         """Open the file.
@@ -244,9 +247,9 @@ class MessageLog(Plugin):
         if "messages" not in self._groups or message.derived:
             return
         line = {**_who(message.peer), **_what(message.action, message.kind, message.id), "size": message.size}
-        if message.action != NEVER and message.payload:
+        if message.action.casefold() not in NEVER and message.payload:
             line |= _about(message.payload)
-            if self.settings.content and self._shown.fullmatch(message.action):
+            if self.settings.content and message.action in self._shown:
                 line["content"] = _head(message.payload, self.settings.content)
         self._add("message", **line)
 

@@ -1,7 +1,9 @@
 """The one table: every code of PROTOCOL 2b and 2c, and what a client does by the number alone."""
 
+import json
 from typing import get_args
 
+import msgspec
 import pytest
 
 from broker.errors import CLOSE_REASONS, ERRORS, BrokerError, Category, CloseCode, may_reconnect
@@ -97,3 +99,11 @@ def test_every_close_code_has_a_reason_that_fits_and_says_whether_to_come_back(c
 @pytest.mark.parametrize(("code", "again"), [(1000, True), (4499, True), (4500, False), (4999, False)])
 def test_the_number_alone_decides(code: int, again: bool) -> None:
     assert may_reconnect(code) is again
+
+
+def test_what_an_error_says_can_be_encoded_whatever_it_is_about() -> None:
+    half = "no file caf\udce9.txt"
+    error = BrokerError("not_found", half, hint=half, field=half)
+    data = json.loads(msgspec.json.encode(error.as_data()))
+    assert {data[key] for key in ("message", "hint", "field")} == {"no file caf?.txt"} == {str(error)}
+    assert BrokerError("not_found", "café").message == "café"

@@ -1,9 +1,12 @@
 """What plugins may ask of the broker, as far as it needs no broker behind it."""
 
 import asyncio
+import inspect
+from typing import Any
 
 import pytest
 
+from broker.actors.loop import LoopActor
 from broker.clock import SystemClock
 from broker.errors import BrokerError
 from broker.facade import SPAWNED, Facade
@@ -12,8 +15,12 @@ from broker.testing import until
 
 
 @pytest.fixture
-def facade() -> Facade:
-    return Facade(Stats(), SystemClock())
+async def facade() -> Facade:
+    """One that has an actor behind it, which is asked nothing here."""
+    facade = Facade(Stats(), SystemClock())
+    registry: Any = LoopActor.start()
+    facade.connect(registry)
+    return facade
 
 
 async def test_a_plugin_that_leaks_tasks_is_stopped_at_a_thousand_and_others_are_not(facade: Facade) -> None:
@@ -45,3 +52,18 @@ async def test_what_plugins_left_running_is_cancelled_at_the_end(facade: Facade)
     facade.cancel_spawned()
     await asyncio.wait({task})
     assert task.cancelled()
+
+
+async def test_nothing_runs_before_the_start_or_after_the_end(facade: Facade) -> None:
+    async def work() -> None:
+        pytest.fail("it ran")
+
+    early, late = work(), work()
+    with pytest.raises(RuntimeError, match="once it starts"):
+        Facade(Stats(), SystemClock(), asleep=True).spawn(early, name="early")
+    facade.cancel_spawned()
+    with pytest.raises(BrokerError) as refusal:
+        facade.spawn(late, name="late")
+    assert refusal.value.code == "unavailable"
+    states = {inspect.getcoroutinestate(work) for work in (early, late)}
+    assert states == {inspect.CORO_CLOSED}  # so that nothing warns about them

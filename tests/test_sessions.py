@@ -26,6 +26,7 @@ def test_a_session_is_shown_without_its_variables() -> None:
         "workspace_dir": "/srv",
         "owner": "ann",
         "members": {"bob": "member", "eve": "viewer"},
+        "ephemeral": False,
         "state": "open",
         "created_at": "2023-11-14T22:13:20.000Z",
         "updated_at": "2023-11-14T22:13:20.001Z",
@@ -118,6 +119,12 @@ def said(seq: int, kind: str, message_id: str, content: str, turn_id: str = "t1"
     return Record(seq, AT + seq, kind, msgspec.json.encode(data), turn_id)
 
 
+def shown(records: list[Record]) -> list[dict[str, Any]]:
+    """Return messages as they are told: as JSON."""
+    messages: list[dict[str, Any]] = msgspec.json.decode(msgspec.json.encode(messages_of(records)))
+    return messages
+
+
 def test_a_message_stands_once_at_its_first_place_with_its_newest_content() -> None:
     page = [
         said(2, "user.message", "t1", "frist", client_msg_id="c1", author="ann"),
@@ -128,7 +135,7 @@ def test_a_message_stands_once_at_its_first_place_with_its_newest_content() -> N
         said(12, "message.replaced", "a", "answer"),
         said(13, "message.replaced", "b", "a thought", thought=True),
     ]
-    first, second, answer = messages_of(page)
+    first, second, answer = shown(page)
     assert (first["content"], first["at"]) == ("First.", "2023-11-14T22:13:20.002Z")
     assert first["metadata"] == {"seq": 2, "changed_seq": 5, "client_msg_id": "c1", "author": "ann"}
     assert (second["content"], second["metadata"]) == ("second", {"seq": 3})
@@ -136,18 +143,18 @@ def test_a_message_stands_once_at_its_first_place_with_its_newest_content() -> N
 
 
 def test_a_change_of_a_message_on_an_older_page_stands_for_itself() -> None:
-    (message,) = messages_of([said(40, "turn.edited", "t1", "better")])
+    (message,) = shown([said(40, "turn.edited", "t1", "better")])
     assert (message["message_id"], message["content"], message["metadata"]) == ("t1", "better", {"seq": 40})
 
 
 def test_messages_of_two_turns_are_not_mixed_up_by_their_ids() -> None:
     page = [said(2, "message.completed", "m", "one", "t1"), said(3, "message.completed", "m", "two", "t2")]
-    assert [message["content"] for message in messages_of(page)] == ["one", "two"]
+    assert [message["content"] for message in shown(page)] == ["one", "two"]
 
 
 def test_messages_are_made_of_records_and_keep_the_rest_as_metadata() -> None:
     data = b'{"message_id":"m1","role":"user","content":[{"type":"text"}],"client_msg_id":"c1","author":"ann"}'
-    assert messages_of([Record(7, 1_700_000_000_000, "user.message", data, "t1")]) == [
+    assert shown([Record(7, 1_700_000_000_000, "user.message", data, "t1")]) == [
         {
             "message_id": "m1",
             "role": "user",
@@ -157,6 +164,14 @@ def test_messages_are_made_of_records_and_keep_the_rest_as_metadata() -> None:
             "metadata": {"seq": 7, "client_msg_id": "c1", "author": "ann"},
         }
     ]
+
+
+def test_a_record_with_a_number_that_nobody_can_read_hides_no_message() -> None:
+    data = b'{"message_id":"m","role":"user","content":[{"type":"t","n":1e999}],"metadata":{"a":1e999},"x":-1e999}'
+    page = [Record(2, AT, "user.message", data, "t1"), said(3, "message.completed", "a", "answer")]
+    first, second = messages_of(page)
+    assert (bytes(first["content"]), bytes(second["content"])) == (b'[{"type":"t","n":1e999}]', b'"answer"')
+    assert b'"metadata":{"a":1e999,"seq":2,"x":-1e999}' in msgspec.json.encode(first)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """What a payload's class cannot say: which names can be shown, and what content is."""
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -37,8 +37,14 @@ def check_recipients(send: Send) -> None:
         raise BrokerError("invalid_message", "Say whom it is for.", field="$.payload.to", hint="connections or users")
 
 
+_decode_any: Final = msgspec.json.Decoder(Any).decode
+
+
 def check_metadata(metadata: bytes) -> None:
-    """Refuse what is no object, and more than `MAX_METADATA`.
+    """Refuse what is no object, more than `MAX_METADATA`, and what holds a number that nobody can read.
+
+    It is kept as it came, and read by others for as long as its session lasts: 1e999 is JSON and yet no number that
+    a program has, no more than Infinity is (PROTOCOL section 2).
 
     Raises:
         BrokerError: `invalid_message`, `too_large`.
@@ -47,6 +53,7 @@ def check_metadata(metadata: bytes) -> None:
         raise BrokerError("invalid_message", "Metadata is an object.", field="$.payload.metadata")
     if len(metadata) > MAX_METADATA:
         raise BrokerError("too_large", f"Metadata may have {MAX_METADATA} bytes.", field="$.payload.metadata")
+    _check_values(metadata, "$.payload.metadata")
 
 
 class _Block(msgspec.Struct, gc=False):
@@ -61,6 +68,8 @@ _decode_content: Final = msgspec.json.Decoder(str | list[_Block]).decode
 def check_content(content: bytes) -> None:
     """Refuse what is neither text nor an array of content blocks, what says nothing, and more blocks than `MAX_BLOCKS`.
 
+    Blocks are read once more as a whole, for the sake of their numbers; see `check_metadata`.
+
     Raises:
         BrokerError: `invalid_message`, `too_large`.
     """
@@ -70,5 +79,15 @@ def check_content(content: bytes) -> None:
         raise invalid(e, "$.payload.content") from None
     if not value:
         raise BrokerError("invalid_message", "The content is empty.", field="$.payload.content")
-    if not isinstance(value, str) and len(value) > MAX_BLOCKS:
+    if isinstance(value, str):
+        return
+    if len(value) > MAX_BLOCKS:
         raise BrokerError("too_large", f"Content has at most {MAX_BLOCKS} blocks.", field="$.payload.content")
+    _check_values(content, "$.payload.content")
+
+
+def _check_values(data: bytes, field: str) -> None:
+    try:
+        _decode_any(data)
+    except msgspec.ValidationError as e:
+        raise invalid(e, field) from None

@@ -3,15 +3,18 @@
 And what a sender is told of JSON that cannot be read, over the socket, over HTTP and by agents alike.
 """
 
+from collections.abc import Callable
 from itertools import accumulate
 from operator import add
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from broker.errors import BrokerError
 
-__all__ = ["MAX_DEPTH", "UNREADABLE", "check_depth", "invalid", "is_utf8", "unreadable"]
+__all__ = ["MAX_DEPTH", "UNREADABLE", "check_depth", "fitting", "invalid", "is_utf8", "read", "unreadable"]
+
+T = TypeVar("T")
 
 MAX_DEPTH: Final = 64
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -80,6 +83,32 @@ def _depth(brackets: bytes) -> int:
     rises = memoryview(eights.translate(_RISE)).cast("b")
     peaks = memoryview(eights.translate(_PEAK)).cast("b")
     return max(map(add, accumulate(rises, initial=0), peaks), default=0)
+
+
+def read(decode: Callable[[bytes], T], text: bytes) -> T:
+    """Read a message.
+
+    Raises:
+        BrokerError: `invalid_json`, or `invalid_message` with the field that is wrong.
+    """
+    try:
+        message = decode(text)
+    except UNREADABLE as e:
+        raise unreadable(e, "message") from None
+    check_depth(text)
+    return message
+
+
+def fitting(decode: Callable[[bytes], T], data: bytes, root: str) -> T:
+    """Read a part of a message that was read.
+
+    Raises:
+        BrokerError: `invalid_message` with the field below `root` that is wrong.
+    """
+    try:
+        return decode(data)
+    except msgspec.ValidationError as e:
+        raise invalid(e, root) from None
 
 
 def invalid(error: msgspec.ValidationError, root: str = "$") -> BrokerError:

@@ -7,12 +7,14 @@ import attrs
 import msgspec
 
 from broker.clock import rfc3339
+from broker.projects import FEEDBACK_RESPONSE
 from broker.protocol.edge import UNREADABLE, check_depth, unreadable
 from broker.protocol.outgoing import (
     Broadcast,
     CaughtUp,
     Direct,
     Failure,
+    FeedbackAnswer,
     Outgoing,
     Request,
     Response,
@@ -123,6 +125,12 @@ def _room_event(value: RoomEvent) -> bytes:
     )
 
 
+def _feedback_answer(value: FeedbackAnswer) -> bytes:
+    """Say it as an event without a number; a member may publish one of that name, but `from` is the broker's word."""
+    data = b'{"feedback_id":%b,"data":%b}' % (_encode(value.feedback_id), value.data)
+    return _room_event(RoomEvent(value.room, None, FEEDBACK_RESPONSE, value.sender, data, value.at))
+
+
 def _broadcast(value: Broadcast) -> bytes:
     return b'{"type":"notification","event":"broadcast","from":%b,"data":%b}' % (value.sender, value.data)
 
@@ -165,6 +173,7 @@ _ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
     Failure: _failure,
     SessionRecord: _session_record,
     RoomEvent: _room_event,
+    FeedbackAnswer: _feedback_answer,
     Broadcast: _broadcast,
     Direct: _direct,
     Welcome: _welcome,

@@ -14,6 +14,7 @@ __all__ = [
     "Due",
     "Entered",
     "Failure",
+    "FeedbackAnswer",
     "Outgoing",
     "Request",
     "RequestId",
@@ -47,7 +48,9 @@ class Request:
             that name is asked in the action's place.
         text: the whole message; empty for what a format asks for by itself.
         held: whether it passes the gates for messages and then goes back to its format, as the answer to itself: it
-            has to wait for something, and is asked for when that is done.
+            has to wait for something, and is asked for when that is done. Where there are such gates its format is told
+            `Due` with its id first, since the time that they take is its client's.
+        looked: whether the gates for messages have let it pass before, as what was held.
     """
 
     action: str
@@ -56,6 +59,7 @@ class Request:
     kind: str = ""
     text: bytes = attrs.field(default=b"", repr=False)
     held: bool = False
+    looked: bool = False
 
 
 @attrs.define
@@ -78,7 +82,7 @@ class Entered:
 
 @attrs.define
 class Due:
-    """A time is over that was asked to be told of; see `broker.protocol.dialect.Later`."""
+    """It is time for what was asked to be told of: by `broker.protocol.dialect.Later`, or by a request that is held."""
 
     token: Any
 
@@ -160,6 +164,20 @@ class RoomEvent:
 
 
 @attrs.define
+class FeedbackAnswer:
+    """What a project's agent has answered, told where its asker is elsewhere; `sender` and `data` are JSON.
+
+    It is no event of the room, and nobody can publish one: a client may take it for the agent's own word.
+    """
+
+    room: str
+    feedback_id: str
+    sender: bytes
+    data: bytes
+    at: int
+
+
+@attrs.define
 class Broadcast:
     """To every connection; `sender` and `data` are JSON."""
 
@@ -185,6 +203,7 @@ Outgoing = (
     | SessionDetached
     | RoomEvent
     | RoomLeft
+    | FeedbackAnswer
     | Restarting
     | Broadcast
     | Direct

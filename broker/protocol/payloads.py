@@ -5,6 +5,7 @@ names have 1 to 256, rooms' 1 to 255, titles at most 500; pages have 1 to 1000 e
 is as large as `limits.message_bytes` allows. Keys that a class does not name are passed over.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 import attrs
@@ -38,6 +39,7 @@ __all__ = [
     "Start",
     "Trace",
     "Update",
+    "convert",
     "decode",
 ]
 
@@ -313,6 +315,18 @@ _DECODERS: Final[dict[type, msgspec.json.Decoder[Any]]] = {
         *(Join, RoomNamed, Publish, RoomHistory, Send, Feedback),
     )
 }
+
+
+def convert(cls: type[T], payload: Mapping[str, Any]) -> T:
+    """Take a payload that is no JSON, but a program's own values.
+
+    Raises:
+        BrokerError: `invalid_message`, naming the field.
+    """
+    try:
+        return msgspec.convert(payload, cls)
+    except msgspec.ValidationError as e:
+        raise invalid(e, "$.payload") from None
 
 
 def decode(cls: type[T], payload: bytes) -> T:

@@ -15,7 +15,17 @@ from broker.clock import rfc3339
 from broker.errors import BrokerError
 from broker.ids import new_id
 from broker.projects import EVENTS, FEEDBACK_RESPONSE, guid_of
-from broker.protocol.outgoing import Broadcast, Direct, Failure, Outgoing, Request, Response, RoomEvent, RoomLeft
+from broker.protocol.outgoing import (
+    Broadcast,
+    Direct,
+    Failure,
+    FeedbackAnswer,
+    Outgoing,
+    Request,
+    Response,
+    RoomEvent,
+    RoomLeft,
+)
 from broker.protocol.project_asked import Tag, read, salvage
 
 __all__ = ["ProjectFormat"]
@@ -31,15 +41,10 @@ _NO_LONGER: Final = BrokerError("forbidden", "You may not see this project any m
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class _Answered(msgspec.Struct, forbid_unknown_fields=True):
-    """What an agent has answered feedback with.
+class _Answered(msgspec.Struct):
+    """What an agent has answered feedback with: the answer of `project.feedback`, as far as this design tells it."""
 
-    The answer of `project.feedback` names the project; of an event for its asker's other connections the room does.
-    """
-
-    feedback_id: str
     data: msgspec.Raw
-    project: str = ""
 
 
 _decode_answered: Final = msgspec.json.Decoder(_Answered).decode
@@ -71,6 +76,8 @@ class ProjectFormat:
         match value:
             case RoomEvent():
                 text = _event(value)
+            case FeedbackAnswer(room, feedback_id, _, data, at):
+                text = _message(FEEDBACK_RESPONSE, guid_of(room), data, at, feedback_id)
             case Response():
                 text = self._response(value)
             case Failure(tag, error):
@@ -91,8 +98,9 @@ class ProjectFormat:
         tag: Tag = value.id
         if tag.type == "ping":
             return self._say("pong", value.data, tag)
-        answered = _answered(value.data) if tag.type == "user_feedback" else None
-        return self._say(f"{tag.type}_response", value.data if answered is None else answered.data, tag)
+        by_agent = tag.type == "user_feedback" and not value.handled
+        data = _decode_answered(value.data).data if by_agent else value.data
+        return self._say(f"{tag.type}_response", data, tag)
 
     def _error(self, error: BrokerError, tag: Tag) -> bytes:
         data = error.as_data()
@@ -109,12 +117,8 @@ def _event(value: RoomEvent) -> bytes:
     guid = guid_of(value.room)
     if guid is None:
         return b""
-    kind, data, event_id = value.event, value.data, f"{guid}:{value.seq}"
-    if value.seq is None:
-        event_id = new_id()
-        answered = _answered(data) if kind == FEEDBACK_RESPONSE else None
-        if answered is not None:
-            return _message(kind, guid, answered.data, value.at, answered.feedback_id)
+    kind, data = value.event, value.data
+    event_id = new_id() if value.seq is None else f"{guid}:{value.seq}"
     if kind not in EVENTS:
         kind, data = OTHER, _wrapped(kind, value.sender, data)
     return _message(kind, guid, data, value.at, event_id)
@@ -131,15 +135,6 @@ def _place(field: str, kind: str) -> str:
 def _wrapped(event: str, sender: bytes, data: bytes) -> bytes:
     """Keep what was said under a name that this design does not have."""
     return b'{"event":%b,"from":%b,"data":%b}' % (_encode(event), sender, data)
-
-
-def _answered(data: bytes) -> _Answered | None:
-    """Return what an agent answered; None for what else a handler answers in its place, or somebody publishes."""
-    try:
-        answered: _Answered = _decode_answered(data)
-    except msgspec.ValidationError:
-        return None
-    return answered
 
 
 def _message(kind: str, guid: str | None, data: bytes | msgspec.Raw, at: int, message_id: str) -> bytes:

@@ -8,7 +8,7 @@ import msgspec
 
 from broker.errors import BrokerError
 from broker.projects import MAX_GUID, room_of
-from broker.protocol.edge import UNREADABLE, check_depth, invalid, unreadable
+from broker.protocol import edge
 from broker.protocol.outgoing import Request
 from broker.protocol.payloads import After, Auth, EventName, Guid
 
@@ -77,11 +77,7 @@ def read(text: bytes) -> Request:
     Raises:
         BrokerError: `invalid_json`, or `invalid_message` with the field that is wrong.
     """
-    try:
-        wire = _decode(text)
-    except UNREADABLE as e:
-        raise unreadable(e, "message") from None
-    check_depth(text)
+    wire = edge.read(_decode, text)
     action, payload = _READERS.get(wire.type, _read_other)(wire)
     return Request(action, payload, Tag(wire.type, wire.guid, wire.id), wire.type)
 
@@ -90,7 +86,7 @@ def salvage(text: bytes) -> Tag | None:
     """Return which message was refused, and about which project, as far as that can be read."""
     try:
         names = _decode_names(text)
-    except UNREADABLE:
+    except edge.UNREADABLE:
         return None
     return Tag(guid=_good(names.guid, MAX_GUID), id=_good(names.id, MAX_ID))
 
@@ -100,13 +96,13 @@ def _read_ping(_: _Wire) -> tuple[str, bytes]:
 
 
 def _read_auth(wire: _Wire) -> tuple[str, bytes]:
-    _fitting(_decode_auth, wire.data)
+    edge.fitting(_decode_auth, wire.data, "$.data")
     return "auth", bytes(wire.data)
 
 
 def _read_join(wire: _Wire) -> tuple[str, bytes]:
     room = room_of(_guid(wire))
-    joining = _fitting(_decode_joining, wire.data) or _Joining()
+    joining = edge.fitting(_decode_joining, wire.data, "$.data") or _Joining()
     wanted = {name: value for name, value in msgspec.structs.asdict(joining).items() if value is not None}
     return "room.join", _encode({"room": room, **wanted})
 
@@ -142,13 +138,6 @@ def _guid(wire: _Wire) -> str:
     if not wire.guid.isprintable():
         raise BrokerError("invalid_message", "A guid consists of printable characters.", field="$.projectGuid")
     return wire.guid
-
-
-def _fitting(decode: Callable[[bytes], Any], data: msgspec.Raw) -> Any:
-    try:
-        return decode(data)
-    except msgspec.ValidationError as e:
-        raise invalid(e, "$.data") from None
 
 
 def _good(value: Any, longest: int) -> str | None:

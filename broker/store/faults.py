@@ -4,7 +4,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from broker.store.port import StoreError
+from broker.store.port import StoreError, UnstorableError
 
 __all__ = ["explain"]
 
@@ -30,7 +30,7 @@ def explain(error: Exception, path: Path) -> StoreError:
         path: the store's file.
     """
     if not isinstance(error, sqlite3.Error):
-        return StoreError(f"store {path}: a value cannot be stored: {type(error).__name__}")
+        return UnstorableError(f"store {path}: a value cannot be stored: {type(error).__name__}")
     name: str = getattr(error, "sqlite_errorname", "")
     advice = _ADVICE.get("_".join(name.split("_")[:2]))
     if advice is None:

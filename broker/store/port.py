@@ -5,11 +5,15 @@ from typing import Protocol
 
 from broker.messages import LogRow, Record, SessionRow, TurnRow, Write
 
-__all__ = ["Engine", "Reader", "StoreError"]
+__all__ = ["Engine", "Reader", "StoreError", "UnstorableError"]
 
 
 class StoreError(Exception):
     """The store cannot do what was asked: full, corrupt, gone or of a newer version. The text says what to do."""
+
+
+class UnstorableError(StoreError):
+    """What was given can never be stored: it breaks a rule, or cannot be encoded. The store itself is well."""
 
 
 class Reader(Protocol):
@@ -73,6 +77,7 @@ class Engine(Protocol):
         """Make all of it durable, in one transaction, or none of it.
 
         Raises:
+            UnstorableError: nothing was written, and would not be if it were tried again.
             StoreError: nothing was written.
         """
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from broker.messages import Write
-from broker.store.port import StoreError
+from broker.store.port import UnstorableError
 
 __all__ = ["ROOM", "SESSION", "check"]
 
@@ -23,7 +23,7 @@ def check(writes: Sequence[Write], head_of: Callable[[str], int | None]) -> None
         head_of: the head of a log as it is committed, None if there is no such log.
 
     Raises:
-        StoreError: a log begins that exists already, one is written to that does not exist, a number does
+        UnstorableError: a log begins that exists already, one is written to that does not exist, a number does
             not follow on the head (PROTOCOL P2), or a row belongs to another session than its log.
     """
     heads: dict[str, int | None] = {}
@@ -38,14 +38,14 @@ def _head_after(write: Write, head: int | None) -> int | None:
         return None
     if write.create is not None:
         if head is not None:
-            raise StoreError(f"log {write.log!r} exists already; delete it before it can begin anew")
+            raise UnstorableError(f"log {write.log!r} exists already; delete it before it can begin anew")
         head = 0
     if head is None:
-        raise StoreError(f"there is no log {write.log!r}; the first write to a log has to create it")
+        raise UnstorableError(f"there is no log {write.log!r}; the first write to a log has to create it")
     for record in write.records:
         head += 1
         if record.seq != head:
-            raise StoreError(f"gap in log {write.log!r}: record {record.seq} does not follow on {head - 1}")
+            raise UnstorableError(f"gap in log {write.log!r}: record {record.seq} does not follow on {head - 1}")
     if write.session is not None or write.turns:
         _check_owner(write)
     return head
@@ -57,4 +57,4 @@ def _check_owner(write: Write) -> None:
         owners.add(write.session.session_id)
     for session_id in owners:
         if write.log != SESSION + session_id:
-            raise StoreError(f"a row of session {session_id!r} does not belong into log {write.log!r}")
+            raise UnstorableError(f"a row of session {session_id!r} does not belong into log {write.log!r}")

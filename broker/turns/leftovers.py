@@ -34,6 +34,23 @@ USAGE: Final = ("usage.updated",)
 """Of these the newest record is enough as well."""
 
 
+class _Told(msgspec.Struct):
+    """What is looked at in records of `KINDS`; the rest, an agent's own words among it, is not even read."""
+
+    interrupts: bool = False
+    retry_of: str | None = None
+    reason: str = "the turn was being stopped"
+    by: str | None = None
+    deadline: Any = None
+    approval_id: str = ""
+    outcome: Any = None
+    option_id: str | None = None
+    resolved_by: str | None = None
+
+
+_read: Final = msgspec.json.Decoder(_Told).decode
+
+
 @attrs.frozen(kw_only=True)
 class Leftovers:
     """What the log says of turns that had not ended.
@@ -83,23 +100,21 @@ def leftovers_of(records: Iterable[Record]) -> Leftovers:
         elif record.kind in USAGE:
             found.usage[turn_id] = record.data
         elif record.kind in KINDS:
-            data = msgspec.json.decode(record.data)
-            if record.kind == "turn.queued" and data.get("interrupts"):
+            data = _read(record.data)
+            if record.kind == "turn.queued" and data.interrupts:
                 interrupts.add(turn_id)
             _take(found, record.kind, turn_id, data)
     return attrs.evolve(found, produced=frozenset(produced), interrupts=frozenset(interrupts))
 
 
-def _take(found: Leftovers, kind: str, turn_id: str, data: dict[str, Any]) -> None:
+def _take(found: Leftovers, kind: str, turn_id: str, data: _Told) -> None:
     match kind:
-        case "turn.queued" if "retry_of" in data:
-            found.retries[turn_id] = data["retry_of"]
+        case "turn.queued" if data.retry_of is not None:
+            found.retries[turn_id] = data.retry_of
         case "turn.cancelling":
-            found.causes[turn_id] = Cause(
-                data.get("reason", "the turn was being stopped"), data.get("by"), data.get("deadline")
-            )
+            found.causes[turn_id] = Cause(data.reason, data.by, data.deadline)
         case "approval.requested":
-            found.approvals[data["approval_id"]] = turn_id
+            found.approvals[data.approval_id] = turn_id
         case "approval.resolved":
-            found.approvals.pop(data["approval_id"], None)
-            found.resolved[data["approval_id"]] = Resolution(data["outcome"], data["option_id"], data["resolved_by"])
+            found.approvals.pop(data.approval_id, None)
+            found.resolved[data.approval_id] = Resolution(data.outcome, data.option_id, data.resolved_by)

@@ -1,13 +1,18 @@
 """Routes that plugins bring: after the broker's own, and behind the same doors where they name a scope."""
 
 import warnings
+from collections.abc import Iterable
+from functools import partial
 
 from aiohttp import web
 
 from broker.errors import BrokerError
 from broker.extensions.fence import contained
 from broker.extensions.offers import Mounted, PluginRefused
+from broker.hooks import Route
 from broker.messages import Principal
+from broker.web.api.doors import preflight
+from broker.web.api.endpoint import PREFIX
 from broker.web.doors import check_page
 from broker.web.identity import require
 from broker.web.problems import Handler
@@ -32,6 +37,24 @@ def mount(app: web.Application, services: Services) -> None:
             app.router.add_route(route.method, route.path, _serve(mounted))
         except (ValueError, TypeError, RuntimeError) as e:
             raise PluginRefused(f"{what}: {e}") from e
+    _add_preflights(app, [mounted.route for mounted in services.hooks.routes])
+
+
+def _add_preflights(app: web.Application, routes: Iterable[Route]) -> None:
+    """Have browsers told what pages may send to the routes below the API's prefix, as to the API's own."""
+    methods: dict[str, list[str]] = {}
+    for route in routes:
+        if route.path.startswith(f"{PREFIX}/"):
+            methods.setdefault(route.path, []).append(route.method.upper())
+    known = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource is not None}
+    for path, allowed in methods.items():
+        if known.isdisjoint({("OPTIONS", path), ("*", path)}):
+            app.router.add_route("OPTIONS", path, partial(_preflight, [*allowed, "OPTIONS"]))
+
+
+async def _preflight(methods: list[str], request: web.Request) -> web.StreamResponse:
+    check_page(request)
+    return preflight(request, methods)
 
 
 def _serve(mounted: Mounted) -> Handler:

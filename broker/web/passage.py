@@ -13,7 +13,7 @@ from broker.errors import BrokerError, CloseCode
 from broker.extensions.offers import Action
 from broker.hooks import Inbound, Peer, Permission, TurnRequest
 from broker.protocol.dialect import Ear
-from broker.protocol.outgoing import Request
+from broker.protocol.outgoing import Due, Request
 from broker.protocol.payloads import Edit, Start, decode
 from broker.tasks import spawn
 from broker.vitals.load import GUARDED
@@ -85,10 +85,12 @@ class Passage(Caller):
             self._take_rubbish(text, e)
             return
         request.text = text
+        if request.held and self.services.hooks.message and not self.ref.actor_stopped.is_set():
+            self.ref.tell(Due(request.id), urgent=True)
         self._begin(request, len(text))
 
     def ask(self, request: Request) -> None:
-        """Ask for what the client's format wants next, in its name; all gates see it, as what no message brought."""
+        """Ask for what the client's format wants next, in its name; gates see it, as what no message brought."""
         self._begin(request, 0, derived=True)
 
     # -- the way of a request -----------------------------------------------------------------------
@@ -109,10 +111,10 @@ class Passage(Caller):
         """Do what is asked for, once the gates for messages have let it pass; whatever comes of it, it is answered."""
         try:
             if self.watch is not None:
-                self.watch.asked(request)
+                self.watch.asked(request, derived=derived)
             if self.deadline is not None:
                 self._check_first(request)
-            if not self.services.hooks.message:
+            if request.looked or not self.services.hooks.message:
                 self._act(request)
             elif self._lanes is None or not self._waits(self._lanes, _ALL, partial(self._look, request, size, derived)):
                 self._look(request, size, derived)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
+from loguru import logger
 
 from broker.actors.connection import Connection
 from broker.actors.reply import SocketReply
@@ -12,7 +13,7 @@ from broker.errors import BrokerError, CloseCode
 from broker.operations import Attach, Join, Publish
 from broker.protocol.dialect import Later, Part, Reaction
 from broker.protocol.native import NATIVE
-from broker.protocol.outgoing import CaughtUp, Due, Entered, Failure, Request, Response, RoomEvent
+from broker.protocol.outgoing import CaughtUp, Due, Entered, Failure, Request, Response, RoomEvent, SessionRecord
 from broker.protocol.parcel import Parcel
 from broker.testing import FakeTransport, settled
 
@@ -141,3 +142,76 @@ def ask(house: Any, it: Line, message: Any) -> None:
         raise AssertionError((request_id, error))
 
     house.registry.request(message, SocketReply(it.ref, "r", lambda _: b"{}", never))
+
+
+class Stammerer(Scribe):
+    """A dialect that cannot word what tells of the head 2, nor answers that are no object."""
+
+    def tell(self, value: Any) -> Iterator[Reaction]:
+        yield from super().tell(value)
+        match value:
+            case CaughtUp(_, head):
+                yield b'"before %d"' % head
+                if head == 2:
+                    raise ValueError("a secret of the record's")
+                yield b'"after %d"' % head
+            case Response(_, data) if data != b"{}":
+                raise ValueError("no object")
+            case Failure(request_id, error):
+                yield b'"%s of %s"' % (error.code.encode(), str(request_id).encode())
+
+
+async def test_what_cannot_be_worded_is_left_out_and_the_rest_is_told(house: Any) -> None:
+    logged: list[str] = []
+    sink = logger.add(logged.append, format="{message}", diagnose=False)
+    it = Line(house, Stammerer())
+    for _ in range(2):
+        it.ref.tell(Parcel(tuple(CaughtUp("s1", head) for head in (1, 2, 3))))
+    await settled(it.ref)
+    logger.remove(sink)
+    told = [b'"before 1"', b'"after 1"', b'"before 2"', b'"before 3"', b'"after 3"']
+    assert it.said == [*told[:3], b'"internal of None"', *told[3:], *told]
+    assert it.ref.is_alive()
+    assert house.connection.stats.dropped == {"unworded": 2}
+    assert len([line for line in logged if line.startswith("CaughtUp cannot be worded in ")]) == 1
+
+
+async def test_a_request_whose_answer_cannot_be_worded_is_answered_that_something_broke(house: Any) -> None:
+    it = Line(house, Stammerer())
+    for request_id in ("r1", "r2"):
+        it.ref.tell(Response(request_id, b"1"))
+    it.ref.tell(Response("r3", b"{}"))
+    await settled(it.ref)
+    assert it.said == [b'"internal of r1"', b'"internal of r2"']
+
+
+async def test_a_dialect_that_can_word_nothing_at_all_still_has_its_connection(house: Any) -> None:
+    class Mute(Scribe):
+        def tell(self, value: Any) -> Iterator[Reaction]:
+            raise ValueError(value)
+
+    it = Line(house, Mute())
+    for value in (Response("r1", b"{}"), Failure("r2", BrokerError("busy")), Parcel((CaughtUp("s1", 1),)), Due(1)):
+        it.ref.tell(value)
+    await settled(it.ref)
+    assert (it.said, it.ref.is_alive()) == ([], True)
+
+
+async def test_a_page_goes_on_after_a_record_that_cannot_be_worded(house: Any) -> None:
+    class Forgetful(Scribe):
+        def tell(self, value: Any) -> Iterator[Reaction]:
+            if isinstance(value, SessionRecord):
+                if value.record.seq == 2:
+                    raise ValueError(value.record)
+                yield b"%d" % value.record.seq
+
+    session_id = await house.create()
+    for title in ("two", "three"):
+        await house.update(session_id, title)
+    it = Line(house, Forgetful())
+    ask(house, it, ToSession(session_id, Attach(house.connect().by, it.ref, 0, None)))
+    await house.settle()
+    assert it.said == [b"1", b"3"]
+    await house.update(session_id, "four")
+    await house.settle()
+    assert it.said == [b"1", b"3", b"4"]

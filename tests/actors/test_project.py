@@ -11,12 +11,12 @@ import pytest
 from broker.actors.feedback import EACH, OPEN, WAITING
 from broker.actors.lifecycle import Sweep
 from broker.actors.options import ProjectOptions
-from broker.actors.project_bridge import start_project_bridge
-from broker.actors.project_mail import FeedbackAnswered
+from broker.actors.project_bridge import AT_ONCE, start_project_bridge
+from broker.actors.project_mail import Asleep, EndFeedback, FeedbackAnswered, TellAgent
 from broker.actors.requests import ToRoom
 from broker.agents.port import AgentSaid, Answered, News, Say, UserFeedback
 from broker.errors import BrokerError
-from broker.messages import Principal
+from broker.messages import ANONYMOUS, Principal
 from broker.operations import Feedback, RoomHistory
 from broker.testing import until
 
@@ -422,9 +422,43 @@ async def test_a_project_that_fails_answers_what_is_open(served: Any, agents: Ag
     with pytest.raises(BrokerError):
         await publishing
     served.disk.fault = None
+    await until(lambda: not agents.asked)  # nobody waits for its answer, and so it takes no place at the agent's
+
+
+async def test_when_the_broker_is_about_to_stop_nobody_waits_and_nothing_more_is_brought(
+    served: Any, agents: Agents
+) -> None:
+    ann = served.connect("ann")
+    waiting = ann.send_to_room(ROOM, feedback(ann))
+    await asked(agents)
+    await served.rooms.projects.bridge.ask(EndFeedback(), timeout=10)
+    assert await refusal(ann, waiting) == "unavailable"
+    assert await refusal(ann, ann.send_to_room(ROOM, feedback(ann, feedback_id="u2"))) == "unavailable"
+    assert agents.asked == []
+
+
+async def test_requests_of_people_without_a_name_are_each_somebody_elses(served: Any, agents: Agents) -> None:
+    asking = [asyncio.ensure_future(over_http(served, data, ANONYMOUS)) for data in ["a", "b"] + ["c"] * EACH]
+    await asked(agents, EACH + 2)
+    for number in range(EACH + 2):
+        agents.answer(b"%d" % number)
+    assert [(await one)["data"] for one in asking] == [msgspec.Raw(b"%d" % number) for number in range(EACH + 2)]
+
+
+async def test_many_statuses_are_told_a_few_at_a_time_and_each_as_it_is_then(served: Any, agents: Agents) -> None:
+    bridge = served.rooms.projects.bridge
+    for number in range(2 * AT_ONCE + 1):
+        bridge.tell(TellAgent(News(f"p{number}", "project_status_change", 1, b"null", b"1", 0), own=True))
+    await served.tick(3)
+    agents.arrived()
+    agents.arrived()
+    await until(lambda: agents.told)
+    first = len(agents.told)
+    assert first <= 2 * AT_ONCE
+    bridge.tell(Asleep(f"p{2 * AT_ONCE}"))
     await served.settle()
-    agents.answer(b"1")  # of an earlier incarnation's, and nobody's any more
-    await served.settle()
+    told = [news.project for news in agents.told]
+    assert set(told) == {f"p{number}" for number in range(2 * AT_ONCE)}
 
 
 async def test_when_the_broker_stops_nobody_waits_on(served: Any, agents: Agents) -> None:

@@ -1,6 +1,7 @@
 """The registry: who is connected, what everybody or somebody is told, and where sessions and rooms live."""
 
 import asyncio
+import sys
 from typing import Any
 
 import attrs
@@ -24,7 +25,7 @@ from broker.actors.requests import (
 from broker.errors import BrokerError, CloseCode
 from broker.hooks import Peer
 from broker.messages import Principal
-from broker.operations import Describe
+from broker.operations import Delete, Describe
 
 ANN = Principal("ann", frozenset())
 
@@ -132,6 +133,8 @@ async def test_a_plugin_that_fails_to_say_whom_it_means_sends_nobody_away(house:
     ann = house.connect("ann")
     with pytest.raises(ZeroDivisionError):
         await house.registry.ask(HangSome(lambda _: bool(1 / 0), CloseCode.FORBIDDEN))
+    with pytest.raises(RuntimeError, match="SystemExit"):
+        await house.registry.ask(HangSome(lambda _: sys.exit(3), CloseCode.FORBIDDEN))
     assert await house.registry.ask(Peers()) == [ann.peer]
 
 
@@ -187,6 +190,30 @@ async def test_what_comes_while_an_actor_is_asked_to_stop_is_held_and_then_serve
     answer = await asked
     assert (answer == "still here") is not may_stop
     assert stubborn.is_alive() is not may_stop
+    await stubborn.stop()
+
+
+@pytest.mark.parametrize("may_stop", [True, False])
+async def test_a_session_is_made_once_the_one_of_its_id_has_left(house: Any, may_stop: bool) -> None:
+    session_id = await house.create(owner="ann")
+    await house.ask(session_id, Delete(ANN))
+    await house.settle()
+    log = f"session:{session_id}"
+    house.registry.actor._places.open(log)
+    stubborn = Stubborn.start()
+    house.registry.actor._places._places[log].ref = stubborn
+    house.registry.tell(Gone(log, stubborn))
+    await stubborn.actor.asked.wait()
+    made = asyncio.ensure_future(house.create(session_id=session_id, owner="ann"))
+    await house.tick(5)
+    assert not made.done()
+    stubborn.actor.answer.set_result(may_stop)
+    if may_stop:
+        assert await made == session_id
+    else:
+        with pytest.raises(BrokerError) as refusal:
+            await made
+        assert refusal.value.code == "session_exists"
     await stubborn.stop()
 
 

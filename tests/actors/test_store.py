@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from broker.actors.loop import LoopActor, handles
 from broker.actors.store import MAX_BATCH, PROBE_SECONDS, Append, Committed, Expire, WriteFailed
 from broker.errors import BrokerError
 from broker.messages import Record, Write
+from broker.store.sqlite import SqliteEngine
 from broker.testing import settled, until
 
 
@@ -125,6 +127,18 @@ async def test_a_store_that_fails_is_unhealthy_until_its_own_probe_succeeds(hous
     assert house.handle.healthy
     assert house.disk.reader().log("probe:") is None
     assert house.clock.waiting == 1  # the registry's; the probe has gone with its cause
+
+
+async def test_what_can_never_be_stored_is_refused_and_the_store_is_well(make_house: Any, tmp_path: Path) -> None:
+    engine = SqliteEngine(tmp_path / "broker.db")
+    engine.open()
+    house = make_house(engine)
+    owner = Owner.start()
+    for bad in (write("room:\ud800", 1), write("room:gap", 7)):
+        house.handle.append(bad, owner, 1)
+        await settled(house.store.actor_ref)
+    assert [type(one) for one in await told(owner, 2)] == [WriteFailed, WriteFailed]
+    assert house.handle.healthy
 
 
 async def test_who_stopped_meanwhile_is_not_told(house: Any) -> None:

@@ -182,6 +182,31 @@ async def test_at_the_end_turns_end_clients_go_with_1012_and_nothing_is_left(ser
     assert all(name.startswith("asyncio_") for name in left)  # the loop's own
 
 
+async def test_an_agent_that_is_linked_does_not_hold_up_the_end_and_who_waits_for_it_is_answered(
+    serve: Serve, talk: Dial
+) -> None:
+    agents = {**AGENTS, "planner": {"kind": "worker"}}
+    settings = {"agents": agents, "projects": {"agent": "planner", "feedback": "1h"}}
+    server = await serve(Broker({**MEMORY, **settings}))
+    client, url = await talk(server), f"ws://127.0.0.1:{server.port}/broker/agent"
+    async with ClientSession() as session, session.ws_connect(url, protocols=["agents.v1.json"]) as agent:
+        await agent.send_json({"type": "hello", "data": {"agent": "planner"}})
+        asking = asyncio.ensure_future(client.refused("project.feedback", project="p1", data=1))
+        while (await agent.receive_json(timeout=PATIENCE))["type"] != "user_feedback":
+            pass
+
+        async def end() -> int | None:
+            while not agent.closed:
+                await agent.receive(timeout=PATIENCE)
+            return agent.close_code
+
+        ending = asyncio.ensure_future(end())
+        async with asyncio.timeout(PATIENCE):  # aiohttp's server would wait for a minute
+            await server.runner.cleanup()
+        assert await ending == 1012
+    assert (await asking)["code"] == "unavailable"
+
+
 async def test_it_refuses_politely_before_it_is_there(broker: Broker, serve: Serve) -> None:
     """As when another part of the application's start-up takes its time, or after the broker's own clean-up."""
     server = await serve(broker)

@@ -211,6 +211,33 @@ async def test_the_application_tells_one_some_or_all(broker: Broker, serve: Serv
     assert (await one.event("room.event"))["data"] == {"event": "news", "data": 1}
 
 
+@pytest.mark.parametrize(
+    ("room", "event", "data", "code"),
+    [
+        ("r", "\ud800", 1, "invalid_message"),
+        ("r\ud800", "e", 1, "invalid_message"),
+        ("r\n", "e", 1, "invalid_message"),
+        ("r", "", 1, "invalid_message"),
+        ("r" * 256, "e", 1, "invalid_message"),
+        ("r", "e" * 129, 1, "invalid_message"),
+        ("r", None, 1, "invalid_message"),
+        ("r", 5, 1, "invalid_message"),
+        ("r", "e", "x" * (1 << 20), "too_large"),
+        ("r", "e", b"[" * 65 + b"]" * 65, "invalid_message"),
+    ],
+)
+async def test_what_no_client_may_publish_the_application_may_not_either(
+    broker: Broker, serve: Serve, room: Any, event: Any, data: Any, code: str
+) -> None:
+    await serve(broker)
+    with pytest.raises(BrokerError) as refusal:
+        await broker.publish(room, event, data)
+    assert refusal.value.code == code
+    with pytest.raises(ValueError, match="surrogates"):
+        await broker.publish("r", "e", "\ud800")
+    assert await broker.publish("r", "e", 1) == 1  # and nothing has become of the store
+
+
 class Named(Plugin):
     """Takes everybody for who they say they are."""
 

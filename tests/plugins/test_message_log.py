@@ -172,11 +172,23 @@ async def test_so_many_characters_of_what_people_say_may_be_written(diary: Open)
     assert "content" not in shouted
 
 
-@pytest.mark.parametrize("pattern", ["*", "auth", "a*"])
+async def test_patterns_are_of_what_the_broker_has_and_what_plugins_have_is_named_in_full(diary: Open) -> None:
+    it = await diary(content=100, content_of=["room.*", "shout"], fields=["action", "content"])
+    for action in ("room.publish", "room.join", "room.unheard_of", "shout", "shouts", "turn.start"):
+        it.say(action, "words")
+    assert [line["action"] for line in await it.lines() if "content" in line] == ["room.publish", "shout"]
+
+
+@pytest.mark.parametrize("pattern", ["*", "auth", "a*", "Auth"])
 async def test_a_token_is_never_written_whatever_the_settings_say(diary: Open, pattern: str) -> None:
     it = await diary(content=16384, content_of=[pattern])
     it.say("auth", {"token": TOKEN, "session_id": TOKEN})
     it.say("", None)  # one that cannot be read, in which anything may stand
+    for kind in ("auth", "Auth", "login"):  # of a format in which what is unknown has no action
+        it.say("", {"token": TOKEN, "session_id": TOKEN}, kind=kind)
+    for action in ("Auth", "AUTH"):
+        it.say(action, {"token": TOKEN, "session_id": TOKEN})
+    it.say("authenticate", {"token": TOKEN})
     it.answer("auth", error=BrokerError("unauthenticated"))
     await it.lines()
     assert TOKEN not in it.path.read_text()
@@ -305,7 +317,7 @@ async def test_a_full_disk_is_said_once_and_counted_and_the_log_goes_on_when_the
 async def test_a_disk_that_does_not_answer_costs_bounded_memory_and_holds_up_nobody(diary: Open) -> None:
     stuck = threading.Event()
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    it = await diary(content=16384, content_of=["*"])
+    it = await diary(content=16384, content_of=["echo"])
     hanging = asyncio.ensure_future(asyncio.to_thread(stuck.wait, 60))
     for _ in range(1000):
         it.say("echo", "x" * 16384)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from broker.errors import BrokerError
 from broker.messages import Record
 from broker.protocol.chat import waiting
-from broker.protocol.chat.dialect import TRIES, ChatDialect, ChatFormat
+from broker.protocol.chat.dialect import ChatDialect, ChatFormat
 from broker.protocol.dialect import Later, Reaction
 from broker.protocol.outgoing import (
     Broadcast,
@@ -30,6 +30,7 @@ from broker.protocol.outgoing import (
     SessionReset,
     Welcome,
 )
+from broker.protocol.refusals import TRIES
 
 KEYS = ["messageId", "sessionId", "role", "content", "actionId", "metadata", "timestamp"]
 AT = 1_780_000_000_000
@@ -312,6 +313,27 @@ def test_what_waits_is_bounded_in_number_and_bytes() -> None:
         line.dialect.decode(text % (0, b""))
 
 
+@pytest.mark.parametrize(("most", "title"), [(waiting.HELD, 0), (2, waiting.HELD_BYTES // 2 - 100)])
+def test_sessions_that_are_being_opened_are_bounded_in_number_and_bytes_until_they_are(most: int, title: int) -> None:
+    line = Line()
+
+    def subscribe(number: int) -> None:
+        metadata = {"kind": "subscribe", "variables": {"x": "x" * title}}
+        line.say(sessionId=f"s{number}", role="system", content=None, metadata=metadata)
+
+    for number in range(most):
+        subscribe(number)
+    for answer in (Response(line.asked[0].id, view()), Failure(line.asked[1].id, BrokerError("forbidden"))):
+        with pytest.raises(BrokerError) as caught:
+            subscribe(most)
+        assert caught.value.code == "overloaded"
+        line.tell(answer)
+        subscribe(most)
+    line.tell(Failure(line.asked[-1].id, BrokerError("unavailable", retry_after=0.1)))
+    with pytest.raises(BrokerError):  # it is asked for again
+        subscribe(most)
+
+
 # -- what is told --------------------------------------------------------------------------------------
 
 
@@ -456,16 +478,103 @@ def test_a_message_is_answered_by_itself_unless_there_is_more_to_say() -> None:
     for more in ({"duplicate": True}, {"durable": False}):
         (said,) = line.tell(Response(request.id, json.dumps({**accepted, **more}).encode()))
         assert said["metadata"]["kind"] == "done"
-    (said,) = line.tell(Response(request.id, b'"what a handler has answered"'))
-    assert said["content"] == "what a handler has answered"
+    for answer in (b'"what a handler has answered"', json.dumps(accepted).encode()):
+        (said,) = line.tell(Response(request.id, answer, handled=True))
+        assert said["content"] == json.loads(answer)
 
 
 def test_a_handler_may_take_subscriptions_over() -> None:
     line = Line()
     line.say(role="system", content=None, metadata={"kind": "subscribe"})
-    (said,) = line.tell(Response(line.asked[0].id, b'{"no":"session"}'))
+    (said,) = line.tell(Response(line.asked[0].id, b'{"no":"session"}', handled=True))
     assert said["content"] == {"no": "session"}
     assert line.say(messageId="2").held
+
+
+def test_a_handler_that_takes_a_subscription_over_ends_none_and_leaves_nothing_waiting() -> None:
+    line = Line().open()
+    line.say(role="system", content=None, metadata={"kind": "subscribe"})
+    (said,) = line.tell(Response(line.asked.pop().id, view(), handled=True))
+    assert said["metadata"]["kind"] == "done"
+    assert len(line.happen(5, "debug", a=1)) == 1
+    line = Line()
+    line.say(role="system", content=None, metadata={"kind": "subscribe"})
+    line.say(messageId="2")
+    line.tell(Response(line.asked.pop().id, b"{}", handled=True))
+    assert line.actions == ["session.open"]
+
+
+def test_what_is_said_right_after_leaving_opens_the_session_anew() -> None:
+    line = Line().open()
+    leaving = line.say(role="system", content=None, metadata={"kind": "unsubscribe"})
+    line.say(messageId="2")
+    assert line.actions == ["session.detach", "session.open"]
+    assert line.happen(5, "debug", a=1) == []
+    assert [said["metadata"]["kind"] for said in line.tell(Response(leaving.id, b"{}"))] == ["done"]
+    line.tell(Response(line.asked[-1].id, view()))
+    assert line.actions[2:] == ["turn.start"]
+    assert len(line.happen(6, "debug", a=1)) == 1
+
+
+def test_leaving_waits_its_turn_and_what_is_said_behind_it_opens_the_session_anew() -> None:
+    line = Line()
+    line.say(messageId="1")
+    line.say(messageId="2", role="system", content=None, metadata={"kind": "unsubscribe"})
+    line.say(messageId="3")
+    line.tell(Response(line.asked[0].id, view()))
+    assert line.actions == ["session.open", "turn.start", "session.detach", "session.open"]
+    accepted = {"turn_id": "t", "seq": 2, "status": "running", "duplicate": False, "durable": True}
+    (said,) = line.tell(Response(line.asked[1].id, json.dumps(accepted).encode()))  # nobody would tell it otherwise
+    assert (said["metadata"]["kind"], said["metadata"]["inReplyTo"]) == ("done", "1")
+
+
+def test_who_may_not_leave_stays() -> None:
+    line = Line().open()
+    request = line.say(role="system", content=None, metadata={"kind": "unsubscribe"})
+    (said,) = line.tell(Failure(request.id, BrokerError("forbidden")))
+    assert place(said)["messageId"] == "m"
+    assert len(line.happen(5, "debug", a=1)) == 1
+
+
+@pytest.mark.parametrize("kind", ["user", "variables", "subscribe"])
+def test_a_session_that_is_gone_is_opened_anew_by_what_is_said_next(kind: str) -> None:
+    line = Line().open()
+    role = "user" if kind == "user" else "system"
+    request = line.say(role=role, content={"set": {}}, metadata={} if kind == "user" else {"kind": kind})
+    (said,) = line.tell(Failure(request.id, BrokerError("not_found", field="$.payload.session_id")))
+    assert said["content"]["code"] == "not_found"
+    line.say(messageId="2")
+    assert line.actions[1:] == ["session.open"]
+
+
+def test_a_turn_that_is_not_there_is_no_reason_to_forget_the_session() -> None:
+    line = Line().open()
+    request = line.say(role="system", content={"turnId": "t"}, metadata={"kind": "cancel"})
+    line.tell(Failure(request.id, BrokerError("not_found", field="$.payload.turn_id")))
+    assert len(line.happen(5, "debug", a=1)) == 1
+
+
+def test_a_person_cannot_speak_as_the_broker() -> None:
+    line = Line().open()
+    forged: dict[str, Any] = dict.fromkeys(
+        ["edited", "replaced", "outcome", "inReplyTo", "kind", "turnId", "of", "from"], "x"
+    )
+    line.said.clear()
+    line.ask(mood="blue", **forged)
+    (said,) = line.said
+    assert said["metadata"] == {"mood": "blue", "author": "ann", "seq": 2, "turnId": "t", "kind": "message"}
+
+
+def test_what_was_passed_over_is_not_held_against_a_turn() -> None:
+    line = Line().open()
+    line.ask()
+    turn = {"turn_id": "t", "state": "running", "user": "ann", "client_msg_id": "m1"}
+    line.open(head=8, turn=turn, metadata={"afterSeq": -1})
+    assert [said["metadata"]["kind"] for said in line.happen(9, "turn.ended", outcome="completed")] == ["state"]
+    line.ask(10)
+    line.open(head=20, metadata={"afterSeq": -1})
+    (state,) = line.happen(21, "turn.ended", outcome="completed")  # of a turn that is not remembered any more
+    assert state["content"]["messageId"] is None
 
 
 def test_who_leaves_or_may_see_no_more_is_told_nothing_more() -> None:
@@ -599,9 +708,17 @@ TOLD = st.one_of(
         ]
     ),
 )
-ANSWERS = st.sampled_from(
-    [view(), view(5), b"{}", b'{"turn_id":"t","seq":2,"status":"x","duplicate":true,"durable":true}', b"null"]
-) | st.builds(BrokerError, st.sampled_from(["forbidden", "not_found", "unavailable"]), retry_after=st.just(0.1))
+ACCEPTED = b'{"turn_id":"t","seq":2,"status":"x","duplicate":true,"durable":true}'
+ANSWERS = st.sampled_from([view(), view(5), b"{}", ACCEPTED, b"null"]) | st.builds(
+    BrokerError, st.sampled_from(["forbidden", "not_found", "unavailable"]), retry_after=st.just(0.1)
+)
+
+
+def _answered(request: Request, data: bytes) -> Response:
+    """Return what the broker answers to this, or, with other data, what a handler does."""
+    ours = {"session.open": (view(), view(5)), "turn.start": (ACCEPTED,)}.get(request.action, (b"{}",))
+    handled = bool(request.kind) and not request.held and data not in ours
+    return Response(request.id, b"{}" if request.held else data if handled or data in ours else ours[0], handled)
 
 
 @given(st.lists(TOLD | MESSAGES | ANSWERS, max_size=30))
@@ -621,7 +738,7 @@ def test_whatever_happens_in_whatever_order_breaks_nothing(script: list[Any]) ->
                 if isinstance(step, BrokerError):
                     line.tell(Failure(request.id, step))
                 else:
-                    line.tell(Response(request.id, b"{}" if request.held else step))
+                    line.tell(_answered(request, step))
         else:
             line.tell(step)
         open_requests += line.asked

@@ -14,8 +14,10 @@ from broker.errors import BrokerError
 from broker.messages import Record
 from broker.protocol.dialect import Later, Reaction
 from broker.protocol.envelope import EnvelopeFormat
+from broker.protocol.envelope.cancels import MOST as CANCELS
 from broker.protocol.envelope.dialect import EnvelopeDialect
-from broker.protocol.envelope.sessions import OPENING, WAITING
+from broker.protocol.envelope.openings import MOST as OPENING
+from broker.protocol.envelope.sessions import WAITING
 from broker.protocol.envelope.texts import MOST, TICKS
 from broker.protocol.outgoing import (
     Broadcast,
@@ -34,6 +36,7 @@ from broker.protocol.outgoing import (
     SessionReset,
     Welcome,
 )
+from broker.protocol.refusals import TRIES
 
 AT = 1_700_000_000_123
 PONG = b'{"at":"2026-11-21T09:44:32.123Z"}'
@@ -241,7 +244,9 @@ def test_a_session_that_cannot_be_opened_is_an_error_for_all_that_waits_for_it()
 def test_a_handler_that_answers_a_text_leaves_nothing_behind() -> None:
     talk = Talk()
     request = talk.text("a")
-    (answer,) = talk.take(talk.dialect.tell(Response(request.id, b'{"type":"response","content":{"n":1}}')))
+    (answer,) = talk.take(
+        talk.dialect.tell(Response(request.id, b'{"type":"response","content":{"n":1}}', handled=True))
+    )
     assert (answer["type"], answer["from"], answer["content"]) == ("response", "ai", {"n": 1})
     assert finals([answer]) == ["a"]
     assert talk.asked == [request]
@@ -255,7 +260,7 @@ def test_a_handler_that_answers_an_init_opens_nothing_and_a_text_that_waits_has_
     talk.text("a")
     opening = talk.asked.pop(0)
     talk.done("ping")
-    (answer,) = talk.take(talk.dialect.tell(Response(opening.id, b'{"hello":1}')))
+    (answer,) = talk.take(talk.dialect.tell(Response(opening.id, b'{"hello":1}', handled=True)))
     assert (answer["type"], answer["content"]) == ("init", {"hello": 1})
     assert [request.action for request in talk.asked] == ["session.open"]
 
@@ -431,12 +436,15 @@ def test_two_that_are_asked_for_anew_are_told_from_the_first_of_them_on() -> Non
     talk.opened(head=6)
     talk.accepted("t", 4, "ended", duplicate=True)
     talk.accepted("u", 1, "ended", duplicate=True)
-    assert [json.loads(request.payload)["after_seq"] for request in talk.asked] == [3, 0]
+    assert [json.loads(request.payload)["after_seq"] for request in talk.asked] == [3]  # one after the other
     talk.attached()
-    assert talk.user_message(4, "t", "a") + talk.reply(5, "t") + talk.ended(6, "t") + talk.caught_up() == []
+    told = talk.user_message(4, "t", "a") + talk.reply(5, "t") + talk.ended(6, "t") + talk.caught_up()
+    assert [json.loads(request.payload)["after_seq"] for request in talk.asked] == [0]
     talk.attached()
-    told = talk.reply(2, "u") + talk.ended(3, "u") + talk.reply(5, "t") + talk.ended(6, "t")
-    assert finals(told) == ["b", "a"]
+    told += talk.user_message(1, "u", "b") + talk.reply(2, "u") + talk.ended(3, "u") + talk.reply(5, "t")
+    assert finals(told) == ["a", "b"]
+    assert talk.ended(6, "t") + talk.caught_up() == []
+    assert talk.asked == []
 
 
 def test_one_that_is_asked_for_while_another_is_being_told_makes_nothing_come_twice() -> None:
@@ -451,11 +459,199 @@ def test_one_that_is_asked_for_while_another_is_being_told_makes_nothing_come_tw
     talk.text("b")
     talk.done("ping")
     talk.accepted("u", 1, "ended", duplicate=True)
-    assert talk.ended(6, "t") == []
+    assert talk.asked == []
+    assert finals(talk.ended(6, "t")) == ["a"]
+    assert talk.caught_up() == []
     talk.attached()
     assert len(talk.reply(2, "u") + talk.ended(3, "u")) == 2
-    assert talk.user_message(4, "t", "a") + talk.reply(5, "t") == []
-    assert finals(talk.ended(6, "t")) == ["a"]
+    assert talk.user_message(4, "t", "a") + talk.reply(5, "t") + talk.ended(6, "t") == []
+
+
+# -- what is passed over -------------------------------------------------------------------------------
+
+
+def test_the_end_of_a_text_comes_also_if_an_init_passes_it_over() -> None:
+    talk = Talk()
+    talk.begin()
+    talk.say(type="init", id="i", sessionId="s", content={"afterSeq": -1})
+    talk.opened(head=3)
+    assert json.loads(talk.asked[0].payload) == {"session_id": "s", "after_seq": 0, "epoch": "e"}
+    assert talk.caught_up() == []
+    talk.attached()
+    told = talk.user_message(1, "t", "a") + talk.reply(2, "t") + talk.ended(3, "t")
+    assert (len(told), finals(told)) == (2, ["a"])
+    assert events(talk.caught_up()) == ["session.caught_up"]
+
+
+def test_a_text_whose_start_was_passed_over_before_it_was_accepted_has_its_end() -> None:
+    talk = Talk()
+    talk.begin("b", "u")
+    talk.text("a")
+    talk.done("ping")
+    start = talk.asked.pop()
+    talk.say(type="init", id="i", sessionId="s", content={"afterSeq": -1})
+    talk.opened(head=9)
+    talk.asked.insert(0, start)
+    talk.accepted("t", 4)
+    talk.asked.reverse()
+    for _ in range(2):
+        if talk.asked:
+            talk.attached()
+            told = talk.user_message(4, "t", "a") + talk.reply(5, "t") + talk.ended(6, "t")
+            told += talk.ended(8, "u") + talk.caught_up()
+    assert set(finals(told)) <= {"a", "b"}
+    assert "a" in finals(told)
+
+
+def test_an_init_that_overtakes_what_is_being_told_anew_ends_no_turn_that_runs() -> None:
+    talk = Talk()
+    running = {"turn_id": "t", "client_msg_id": "a", "state": "running", "user": None}
+    talk.text("a")
+    talk.done("ping")
+    talk.opened(head=2, turn=running)
+    talk.accepted("t", 1, duplicate=True)
+    talk.attached()
+    talk.say(type="init", id="i", sessionId="s", content={"afterSeq": -1})
+    assert talk.user_message(1, "t", "a") == []
+    talk.opened(head=2, turn=running)
+    assert talk.caught_up() == []
+    talk.attached()
+    assert talk.user_message(1, "t", "a") + talk.reply(2, "t") + talk.caught_up() != []
+    assert finals(talk.ended(3, "t")) == ["a"]
+
+
+def test_an_init_that_is_refused_holds_up_nothing_that_is_being_told_anew() -> None:
+    talk = Talk()
+    talk.text("a")
+    talk.done("ping")
+    talk.opened(head=6)
+    talk.accepted("t", 4, "ended", duplicate=True)
+    talk.attached()
+    talk.say(type="init", id="i", sessionId="s")
+    assert talk.user_message(4, "t", "a") + talk.reply(5, "t") + talk.ended(6, "t") == []
+    assert finals(talk.refused("session.open", "forbidden")) == ["i"]
+    talk.attached()
+    assert finals(talk.user_message(4, "t", "a") + talk.reply(5, "t") + talk.ended(6, "t")) == ["a"]
+
+
+# -- cancelling ------------------------------------------------------------------------------------------
+
+
+def cancel(talk: Talk, text_id: str) -> None:
+    """Have the client cancel a text of the session `s`, and the gates let that pass."""
+    held = talk.say(type="system", id="c", sessionId="s", content={"action": "cancel", "id": text_id})
+    assert (held.action, held.held) == ("turn.cancel", True)
+    talk.asked.pop()
+    talk.take(talk.dialect.tell(Response(held.id, b"{}")))
+
+
+def cancelled(talk: Talk) -> Any:
+    return json.loads(talk.next("turn.cancel").payload)["turn_id"]
+
+
+def test_a_cancel_waits_until_its_text_has_become_a_turn() -> None:
+    talk = Talk()
+    talk.text("a")
+    cancel(talk, "a")
+    talk.done("ping")
+    talk.opened()
+    assert [request.action for request in talk.asked] == ["turn.start"]
+    talk.accepted("t", 1)
+    assert cancelled(talk) == "t"
+
+
+def test_a_cancel_of_a_text_that_is_refused_names_no_turn() -> None:
+    talk = Talk()
+    talk.text("a")
+    talk.done("ping")
+    cancel(talk, "a")
+    talk.opened()
+    assert finals(talk.refused("turn.start", "queue_full")) == ["a"]
+    (refused,) = talk.refused("turn.cancel", "not_found", field="$.payload.turn_id")
+    data = refused["content"]["data"]
+    assert (data["code"], data["field"], "turnId" in data["hint"]) == ("not_found", "$.content.id", True)
+    assert finals([refused]) == ["c"]
+
+
+def test_a_cancel_over_another_connection_looks_the_session_up_and_makes_none() -> None:
+    talk = Talk()
+    cancel(talk, "a")
+    opening = talk.next("session.attach")
+    assert json.loads(opening.payload) == {"session_id": "s", "after_seq": -1}
+    seen = {"turn_id": "t", "client_msg_id": "a", "state": "running", "user": None}
+    view = {**NOBODY, "session_id": "s", "epoch": "e", "head": 3, "floor": 1, "state": "open", "turn": seen}
+    talk.take(talk.dialect.tell(Response(opening.id, encoded(view))))
+    assert cancelled(talk) == "t"
+    talk = Talk()
+    cancel(talk, "a")
+    attach = talk.asked.pop()
+    talk.text("b")
+    talk.done("ping")
+    talk.asked.append(attach)
+    assert finals(talk.refused("session.attach", "not_found", field="$.payload.session_id")) == ["c"]
+    assert [request.action for request in talk.asked] == ["session.open"]  # for the text
+
+
+def test_a_cancel_reaches_no_turn_of_another_users_text_of_the_same_id() -> None:
+    talk = Talk()
+    talk.take(talk.dialect.tell(Welcome("c", "ann", "envelope.v1.json", "x", "n", 30.0, 1024)))
+    known = {"message_id": "m", "role": "user", "content": "hi", "client_msg_id": "a"}
+    talk.begin("z", "y")
+    talk.record(2, "user.message", "t", **known, author="bob")
+    cancel(talk, "a")
+    assert cancelled(talk) == "a"  # which no turn is called
+    talk.record(3, "user.message", "u", **known, author="ann")
+    cancel(talk, "a")
+    assert cancelled(talk) == "u"
+    (reply,) = talk.reply(4, "t")
+    assert (reply["metadata"]["replyTo"], reply["metadata"]["author"]) == ("a", "bob")
+    (reply,) = talk.reply(5, "u")
+    assert "author" not in reply["metadata"]
+
+
+def test_only_so_many_cancels_wait() -> None:
+    talk = Talk()
+    talk.text("a")
+    for _ in range(CANCELS):
+        cancel(talk, "a")
+    held = talk.say(type="system", id="more", sessionId="s", content={"action": "cancel", "id": "a"})
+    assert code_of(talk.take(talk.dialect.tell(Response(held.id, b"{}")))) == "overloaded"
+
+
+# -- for a moment ----------------------------------------------------------------------------------------
+
+
+def test_a_session_that_cannot_be_opened_for_a_moment_is_asked_for_again() -> None:
+    for kind, action in (("text", "session.open"), ("init", "session.open")):
+        talk = Talk()
+        if kind == "text":
+            talk.text("a")
+            talk.done("ping")
+        else:
+            talk.say(type="init", id="a", sessionId="s")
+        talk.later.clear()
+        for _ in range(TRIES):
+            assert talk.refused(action, "unavailable", retry_after=0.1) == []
+            assert talk.later[-1].seconds == 0.1
+            talk.take(talk.dialect.tell(Due(talk.later.pop().token)))
+        assert finals(talk.refused(action, "unavailable", retry_after=0.1)) == ["a"]
+
+
+def test_the_time_of_a_text_runs_while_gates_look_at_it() -> None:
+    talk = Talk()
+    held = talk.say(type="text", id="a", sessionId="s", content="hi")
+    talk.take(talk.dialect.tell(Due(held.id)))
+    told = [message for _ in range(TICKS) for message in talk.tick()]
+    assert code_of(told) == "timeout"
+
+
+def test_a_session_that_is_lost_while_it_is_opened_once_more_ends_its_texts_once() -> None:
+    talk = Talk()
+    talk.begin()
+    talk.say(type="init", id="i", sessionId="s")
+    assert finals(talk.take(talk.dialect.tell(SessionDetached("s")))) == ["a"]
+    talk.opened(head=3)
+    assert finals(talk.user_message(1, "t", "a") + talk.ended(2, "t")) == []
 
 
 def test_an_init_tells_all_again_that_it_asks_for() -> None:
@@ -644,7 +840,7 @@ def told_by(step: Any, asked: list[Request]) -> Any:
     if how == "refuse":
         return Failure(request.id, BrokerError("unavailable"))
     mine = how == "handled" and request.kind and not request.held
-    return Response(request.id, b'{"mine":1}' if mine else answer_to(request, duplicate=place > 1))
+    return Response(request.id, b'{"mine":1}' if mine else answer_to(request, duplicate=place > 1), handled=bool(mine))
 
 
 @given(st.lists(STEPS, max_size=30))

@@ -15,6 +15,7 @@ from broker.protocol.outgoing import (
     CaughtUp,
     Direct,
     Failure,
+    FeedbackAnswer,
     Outgoing,
     Request,
     Response,
@@ -225,6 +226,17 @@ SAID: list[tuple[Outgoing, dict[str, Any]]] = [
             "event": "session.reset",
             "session_id": "s1",
             "data": {"epoch": "e1", "head": 12, "floor": 3},
+        },
+    ),
+    (
+        FeedbackAnswer("project:p1", "f1", b'{"agent":"planner"}', b"[1]", AT),
+        {
+            "type": "notification",
+            "event": "room.event",
+            "room": "project:p1",
+            "from": {"agent": "planner"},
+            "at": "2023-11-14T22:13:20.123Z",
+            "data": {"event": "user_feedback_response", "data": {"feedback_id": "f1", "data": [1]}},
         },
     ),
     (

@@ -7,7 +7,7 @@ import pytest
 
 from broker.errors import BrokerError
 from broker.protocol import payloads
-from broker.protocol.checks import MAX_BLOCKS, check_content, check_name
+from broker.protocol.checks import MAX_BLOCKS, check_content, check_metadata, check_name
 from broker.protocol.payloads import decode
 
 GOOD: list[tuple[type, bytes, dict[str, Any]]] = [
@@ -133,3 +133,22 @@ def test_content_has_only_so_many_blocks() -> None:
     with pytest.raises(BrokerError, match="1000 blocks") as refusal:
         check_content(blocks(MAX_BLOCKS + 1))
     assert (refusal.value.code, refusal.value.field) == ("too_large", "$.payload.content")
+
+
+@pytest.mark.parametrize("number", [b"1e999", b"-1e400", b"1" * 5000])
+def test_a_number_out_of_range_is_refused_since_nobody_could_read_what_is_kept(number: bytes) -> None:
+    with pytest.raises(BrokerError, match="out of range") as refusal:
+        check_content(b'[{"type":"text","text":"hi","n":{"deep":[%s]}}]' % number)
+    assert refusal.value.code == "invalid_message"
+    assert str(refusal.value.field).startswith("$.payload.content[0]")
+    with pytest.raises(BrokerError, match="out of range") as refusal:
+        check_metadata(b'{"n":%s}' % number)
+    assert refusal.value.code == "invalid_message"
+    assert str(refusal.value.field).startswith("$.payload.metadata")
+
+
+def test_numbers_that_can_be_read_and_what_only_looks_like_others_pass() -> None:
+    for value in (b"1e308", b"-1e-999", b"18446744073709551616", b'"1e999"'):
+        check_content(b'[{"type":"text","n":%s}]' % value)
+        check_metadata(b'{"n":%s}' % value)
+    check_content(b'"1e999"')

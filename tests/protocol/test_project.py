@@ -16,6 +16,7 @@ from broker.protocol.outgoing import (
     CaughtUp,
     Direct,
     Failure,
+    FeedbackAnswer,
     Outgoing,
     Request,
     Response,
@@ -213,12 +214,11 @@ def test_an_event_of_another_name_is_a_project_message_that_keeps_it() -> None:
 
 
 def test_an_answer_to_feedback_of_another_connection_is_the_answer_that_one_would_have_had() -> None:
-    data = b'{"feedback_id":"f9","data":{"ok":true}}'
-    value = RoomEvent("project:p1", None, "user_feedback_response", b"null", data, AT)
+    value = FeedbackAnswer("project:p1", "f9", b"null", b'{"ok":true}', AT)
     assert said(value) == message("user_feedback_response", {"ok": True}, timestamp=SAID_AT, id="f9")
 
 
-@pytest.mark.parametrize(("seq", "data"), [(7, {"feedback_id": "f9", "data": 1}), (None, {"data": 1}), (None, 1)])
+@pytest.mark.parametrize(("seq", "data"), [(7, 1), (None, {"feedback_id": "f9", "data": 1}), (None, 1)])
 def test_who_publishes_by_that_name_answers_nobody(seq: int | None, data: Any) -> None:
     event = RoomEvent("project:p1", seq, "user_feedback_response", b"null", msgspec.json.encode(data), AT)
     assert said(event)["type"] == "project_message"
@@ -242,8 +242,11 @@ def test_an_event_that_is_not_kept_has_an_id_all_the_same() -> None:
             Response(Tag("user_feedback", "p1", "m1"), b'{"project":"p1","feedback_id":"m1","data":[1]}'),
             message("user_feedback_response", [1]),
         ),
-        (Response(Tag("user_feedback", "p1", "m1"), b'{"data":1}'), message("user_feedback_response", {"data": 1})),
-        (Response(Tag("user_feedback", "p1", "m1"), b"null"), message("user_feedback_response", None)),
+        (
+            Response(Tag("user_feedback", "p1", "m1"), b'{"feedback_id":"x","data":1}', handled=True),
+            message("user_feedback_response", {"feedback_id": "x", "data": 1}),
+        ),
+        (Response(Tag("user_feedback", "p1", "m1"), b"null", handled=True), message("user_feedback_response", None)),
         (Response(Tag("deploy", "p1", "m1"), b"7"), message("deploy_response", 7)),
         (Failure(Tag("ping", "p1", "m1"), BUSY), message("error", BUSY_DATA)),
     ],

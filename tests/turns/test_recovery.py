@@ -226,3 +226,8 @@ def test_other_records_are_passed_over() -> None:
 def test_what_is_needed_of_the_log_is_named_once() -> None:
     needed = [*KINDS, *OUTPUT, *USAGE]
     assert len(set(needed)) == len(needed)
+
+
+def test_what_an_agent_said_with_its_question_need_not_be_readable_for_its_turn_to_end() -> None:
+    asked = Record(3, 0, "approval.requested", b'{"approval_id":"a1","tool":{"n":1e999}}', "t1")
+    assert leftovers_of([asked]).approvals == {"a1": "t1"}

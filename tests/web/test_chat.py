@@ -23,7 +23,10 @@ class Gates(Plugin):
     """Notes what it sees, and refuses what it is told to."""
 
     def on_message(self, inbound):
-        seen.append((inbound.action, inbound.kind))
+        if not inbound.derived:
+            seen.append((inbound.action, inbound.kind))
+        elif inbound.action != "session.open":
+            raise BrokerError("conflict", "That was looked at before.")
         if b"forbidden word" in inbound.text:
             raise BrokerError("forbidden", "That is not said here.")
 

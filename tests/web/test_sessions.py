@@ -332,6 +332,30 @@ async def test_a_deleted_session_is_gone_and_its_id_begins_anew(app: App, dial: 
     assert (second["head"], second["epoch"] != first["epoch"]) == (1, True)
 
 
+async def test_who_sees_a_session_that_is_deleted_is_told_that_it_is_shown_no_longer(app: App, dial: Dial) -> None:
+    owner, other = await dial(app.port), await dial(app.port)
+    await owner.do("session.create", session_id="s1")
+    await other.do("session.attach", session_id="s1")
+    await other.records("session.caught_up")
+    await owner.do("session.delete", session_id="s1")
+    for client in (owner, other):
+        assert (await client.event("session.detached"))["session_id"] == "s1"
+    again = await owner.do("session.create", session_id="s1")
+    await owner.do("session.update", session_id="s1", title="of the second one")
+    assert again["head"] == 1
+    await owner.event("session.changed")
+    await other.silent()
+
+
+async def test_a_session_can_be_made_again_as_soon_as_its_deletion_is_answered(app: App, dial: Dial) -> None:
+    client = await dial(app.port)
+    epochs = set()
+    for _ in range(20):
+        epochs.add((await client.do("session.create", session_id="phoenix"))["epoch"])
+        assert await client.do("session.delete", session_id="phoenix") == {}
+    assert len(epochs) == 20
+
+
 # -- list, history, update ---------------------------------------------------------------------------
 
 

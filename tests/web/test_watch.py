@@ -75,3 +75,52 @@ def test_requests_that_are_never_answered_are_forgotten(watch: Watch) -> None:
     watch.told(PEER, Response(requests[9].id, b""))
     watch.told(PEER, Response(requests[10].id, b""))
     assert [answer.action for answer in heard] == ["10"]
+
+
+class Id:
+    """What a format makes of a client's id: one object for each step, whose `str` is that id."""
+
+    def __init__(self, own: str) -> None:
+        self.own = own
+
+    def __str__(self) -> str:
+        return self.own
+
+
+def test_a_message_that_waits_has_one_answer_with_the_time_from_its_coming(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("broker.web.watch.monotonic", lambda: now)
+    held = ask(watch, "turn.start", Id("m1"), kind="user", held=True)
+    watch.told(PEER, Response(held.id, b"{}"))
+    now = 107.0
+    opening, said = Request("session.open", b"", Id("m1")), Request("turn.start", b"", Id("m1"))
+    for errand in (opening, said):
+        watch.asked(errand, derived=True)
+        watch.told(PEER, Response(errand.id, b"{}"))
+    (answer,) = heard
+    assert (answer.action, answer.kind, str(answer.id), answer.size) == ("turn.start", "user", "m1", 5)
+    assert answer.seconds == 7.0
+    assert not watch._waiting
+
+
+def test_what_a_format_asks_for_by_itself_is_told_of_if_it_is_refused(watch: Watch) -> None:
+    error = BrokerError("not_found")
+    for value in (Response, Failure):
+        errand = Request("session.open", b"", Id("m1"))
+        watch.asked(errand, derived=True)
+        watch.told(PEER, value(errand.id, b"{}" if value is Response else error))  # type: ignore[arg-type]
+    assert [(answer.action, answer.error) for answer in heard] == [("session.open", error)]
+
+
+def test_a_message_that_is_refused_while_it_waits_is_told_of(watch: Watch) -> None:
+    held = ask(watch, "turn.start", Id("m1"), held=True)
+    watch.told(PEER, Failure(held.id, BrokerError("forbidden")))
+    assert [(answer.action, answer.error and answer.error.code) for answer in heard] == [("turn.start", "forbidden")]
+
+
+def test_what_waits_and_is_never_asked_for_is_forgotten(watch: Watch) -> None:
+    for number in range(UNDER_WAY + 10):
+        watch.told(PEER, Response(ask(watch, "turn.start", Id(str(number)), held=True).id, b"{}"))
+    assert len(watch._waiting) == UNDER_WAY

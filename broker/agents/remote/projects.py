@@ -16,7 +16,7 @@ from broker.agents.bounds import RECORD_LIMIT
 from broker.agents.port import AgentSaid, Answered, News, Say, UserFeedback
 from broker.agents.remote.frames import FRAME_LIMIT, Envelope, decoded, feedback_written, update_written
 from broker.errors import ERRORS, BrokerError
-from broker.projects import EVENTS, FEEDBACK_RESPONSE, MAX_GUID, STATUS
+from broker.projects import EVENTS, FEEDBACK_RESPONSE, MAX_GUID, STATUS, Statuses
 from broker.protocol.edge import check_depth
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ REPORTS: Final = 32
 """Events of one agent that may be on their way to logs before nothing more is read from it."""
 OPEN: Final = 1000
 """Feedback that may wait for the answers of one profile's agents."""
+OVER: Final = 10_000
+"""Feedback that is remembered to have waited, so that a late answer is known as one."""
 _HEAD: Final = 4096
 """Bytes of a frame that are not its data, at most."""
 _WIDTH: Final = 500
@@ -73,7 +75,8 @@ class Projects:
         self._say: Say | None = None
         self._arrived: Callable[[], None] = lambda: None
         self._open: dict[tuple[str, str], tuple[Member, Answered]] = {}
-        self._missed: dict[Member, dict[str, News]] = {}  # the statuses that are still to be told, by project
+        self._over: dict[tuple[str, str], None] = {}  # the last that were open, the oldest first
+        self._missed: dict[Member, Statuses[News]] = {}  # those that are still to be told
 
     def open(self, say: Say, arrived: Callable[[], None]) -> "Projects":
         """Take part in projects from now on."""
@@ -94,9 +97,9 @@ class Projects:
             return
         if member not in self._missed:
             logger.warning("an agent does not read what it is told of projects, and misses some of it")
-        missed = self._missed.setdefault(member, {})
+        missed = self._missed.setdefault(member, Statuses())
         if news.event == STATUS:
-            missed[news.project] = news
+            missed.put(news)
 
     def ask(self, feedback: UserFeedback, answered: Answered) -> None:
         """Bring the project's agent what somebody says."""
@@ -108,12 +111,13 @@ class Projects:
         elif member.outlet.full or len(self._open) >= OPEN:
             answered(BrokerError("overloaded", "The agent has more to read than it can.", retry_after=1.0))
         else:
+            self._over.pop((feedback.project, feedback.feedback_id), None)
             self._open[feedback.project, feedback.feedback_id] = (member, answered)
             member.outlet.send(feedback_written(feedback))
 
     def forget(self, project: str, feedback_id: str) -> None:
         """Wait for this answer no longer."""
-        self._open.pop((project, feedback_id), None)
+        self._close((project, feedback_id))
 
     def _agent_of(self, project: str) -> "Member | None":
         """Return the agent that has this project, by rendezvous hashing: who comes takes over some of all others'."""
@@ -127,15 +131,16 @@ class Projects:
 
     def moved(self) -> None:
         """An agent has come, goes or is about to: who has some of its projects may not know how they stand."""
-        if any(not member.draining for member in self._pool.members):
+        if self._pool.members:
             self._arrived()
 
     def has_room(self, member: "Member") -> None:
         """An agent that had too much to read can be told the statuses that it missed, as many as it takes now."""
-        missed = self._missed.pop(member, {})
-        while missed and not member.outlet.full:
-            project = next(iter(missed))
-            member.outlet.send(update_written(missed.pop(project)))
+        missed = self._missed.pop(member, None)
+        if missed is None:
+            return
+        while not member.outlet.full and (news := missed.pop(next(iter(missed), ""))):
+            member.outlet.send(update_written(news))
         if missed:
             self._missed[member] = missed
 
@@ -144,7 +149,7 @@ class Projects:
         self._missed.pop(member, None)
         for key, (asked, answered) in list(self._open.items()):
             if asked is member:
-                del self._open[key]
+                self._close(key)
                 answered(BrokerError("agent_unavailable", _LOST, retry_after=1.0))
         self.moved()
 
@@ -182,11 +187,16 @@ class Projects:
         say(said, taken)
 
     def _answer(self, member: "Member", project: str, frame_id: msgspec.Raw, data: bytes) -> None:
-        """Hand on an answer, which says by its own id what it answers, or somewhere in its data."""
+        """Hand on an answer, which says by its own id what it answers, or somewhere in its data.
+
+        One that names what is over is late, and answers nothing else that it names beside that.
+        """
         for name in _names_in(data, frame_id):
             if (answered := self._take_open(member, project, name)) is not None:
                 answered(data)
                 return
+            if (project, name) in self._over:
+                break
         # No offence either: it may just be late.
         member.refuse(BrokerError("not_found", "No such feedback waits for this agent's answer."), frame_id)
 
@@ -207,8 +217,15 @@ class Projects:
         asked, answered = self._open.get((project, name), (None, None))
         if asked is not member:
             return None
-        del self._open[project, name]
+        self._close((project, name))
         return answered
+
+    def _close(self, key: tuple[str, str]) -> None:
+        if self._open.pop(key, None) is None:
+            return
+        self._over[key] = None
+        if len(self._over) > OVER:
+            del self._over[next(iter(self._over))]
 
 
 def _weight(agent: str, project: str) -> bytes:
@@ -231,16 +248,13 @@ def _kept(raw: msgspec.Raw) -> bytes:
 
 
 def _names_in(data: bytes, frame_id: msgspec.Raw) -> list[str]:
-    """Return the names under which an answer may mean the feedback that it answers, the likeliest first.
+    """Return the names under which an answer may mean the feedback that it answers, the surest first.
 
-    What has an id of its own means that one: an agent may quote in its data what a user wrote, other people's ids too.
+    That is the frame's own id: an agent may quote in its data what a user wrote, and so other people's ids.
     """
-    if bytes(frame_id) != b"null":
-        candidates = (decoded(_ANY, frame_id, "$.id") if len(bytes(frame_id)) <= _LONGEST else None,)
-    else:
-        try:
-            named = _NAMES.decode(data)
-        except msgspec.ValidationError:
-            named = _Names()
-        candidates = (named.feedback_id, named.id)
-    return [name for name in candidates if isinstance(name, str)]
+    own = decoded(_ANY, frame_id, "$.id") if len(bytes(frame_id)) <= _LONGEST else None
+    try:
+        named = _NAMES.decode(data)
+    except msgspec.ValidationError:
+        named = _Names()
+    return [name for name in (own, named.feedback_id, named.id) if isinstance(name, str)]

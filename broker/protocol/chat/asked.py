@@ -7,10 +7,22 @@ import attrs
 import msgspec
 
 from broker.errors import BrokerError
+from broker.protocol.chat.session import ChatSession
 from broker.protocol.chat.wire import CONTENTS, Options, Said, Tag, payload_of
 from broker.protocol.outgoing import Request
 
-__all__ = ["OF_SESSIONS", "Opening", "ask", "given", "is_plain", "open_named", "opening", "session_of", "speak"]
+__all__ = [
+    "OF_SESSIONS",
+    "Leaving",
+    "Opening",
+    "ask",
+    "given",
+    "is_plain",
+    "open_named",
+    "opening",
+    "session_of",
+    "speak",
+]
 
 OF_SESSIONS: Final = frozenset({"user", "unsubscribe", "cancel", "approval", "variables"})
 """The kinds of messages that are about a session which is there, or is being opened."""
@@ -40,12 +52,14 @@ class Opening:
         stream: whether answers are wanted while they are being written.
         payload: what is asked for.
         tries: how often it was asked for before.
+        counted: whether it is among those of which there may be so many at a time.
     """
 
     tag: Tag
     stream: bool
     payload: bytes = attrs.field(repr=False)
     tries: int = 0
+    counted: bool = False
 
     def __str__(self) -> str:
         return str(self.tag)
@@ -53,6 +67,22 @@ class Opening:
     def request(self) -> Request:
         """Ask for it."""
         return Request("session.open", self.payload, self, "subscribe" if self.tag.kind == "subscribe" else "")
+
+
+@attrs.frozen
+class Leaving:
+    """The tag of a request that ends a subscription.
+
+    Attributes:
+        tag: the message that wants it.
+        session: what was subscribed to, in case that is refused; None for nothing.
+    """
+
+    tag: Tag
+    session: ChatSession | None = attrs.field(repr=False)
+
+    def __str__(self) -> str:
+        return str(self.tag)
 
 
 def speak(said: Said, options: Options, tag: Tag) -> Request:
@@ -76,10 +106,7 @@ def speak(said: Said, options: Options, tag: Tag) -> Request:
 
 def is_plain(data: bytes) -> bool:
     """Tell whether a turn was accepted as turns are: then its author sees it as everybody does."""
-    try:
-        started = _decode_started(data)
-    except msgspec.MsgspecError:  # the answer of a handler that was asked instead
-        return False
+    started = _decode_started(data)
     return started.durable and not started.duplicate
 
 

@@ -6,17 +6,27 @@ metadata, timestamp}`. What people say has the role `user`, what agents say `ass
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
 import attrs
 import msgspec
 
 from broker.errors import BrokerError
-from broker.protocol.chat.asked import OF_SESSIONS, Opening, ask, is_plain, open_named, opening, session_of, speak
+from broker.protocol.chat.asked import (
+    OF_SESSIONS,
+    Leaving,
+    Opening,
+    ask,
+    is_plain,
+    open_named,
+    opening,
+    session_of,
+    speak,
+)
 from broker.protocol.chat.errors import error_content
 from broker.protocol.chat.notices import notice, reply
 from broker.protocol.chat.session import ChatSession
-from broker.protocol.chat.waiting import Hall, Waiting
+from broker.protocol.chat.waiting import Budget, Hall, Waiting
 from broker.protocol.chat.wire import Tag, options_of, read, salvage
 from broker.protocol.dialect import Later, Reaction
 from broker.protocol.outgoing import (
@@ -31,12 +41,9 @@ from broker.protocol.outgoing import (
     SessionRecord,
     SessionReset,
 )
+from broker.protocol.refusals import NO_LONGER, is_gone, pause
 
 __all__ = ["ChatDialect", "ChatFormat"]
-
-TRIES: Final = 3
-"""How often a session is asked for again that cannot be opened for a moment, such as one that is leaving memory."""
-_NO_LONGER: Final = BrokerError("forbidden", "You may not see this session any more.")
 
 
 class ChatFormat:
@@ -83,6 +90,7 @@ class ChatDialect:
         self._own = self._named  # what messages are about that name no session
         self._sessions: dict[str, ChatSession] = {}
         self._hall = Hall()
+        self._openings = Budget()
 
     # -- what the client says ----------------------------------------------------------------------------
 
@@ -91,7 +99,7 @@ class ChatDialect:
 
         Raises:
             BrokerError: `invalid_json`, `invalid_message` with the field that is wrong, or `overloaded`: too many
-                wait until their sessions are open.
+                wait until their sessions are open, or too many sessions are being opened.
         """
         said = read(text)
         options = options_of(said)
@@ -100,11 +108,10 @@ class ChatDialect:
         if said.role == "user" or kind == "subscribe":
             self._own = self._own or session_of(tag)
         if kind == "subscribe":
-            self._prepare(session_of(tag))
-            return opening(tag, options).request()
+            return self._subscribe(opening(tag, options))
         request = speak(said, options, tag) if said.role == "user" else ask(said, tag)
         if not self._must_wait(tag):
-            return request
+            return self._let_go(request)
         request.text = text
         waiting = Waiting(request, opening(tag, options))
         self._hall.expect(waiting)
@@ -113,6 +120,18 @@ class ChatDialect:
     def salvage_id(self, text: bytes) -> Tag | None:
         """Return which message was refused, as far as that can be read."""
         return salvage(text)
+
+    def _subscribe(self, wanted: Opening) -> Request:
+        self._openings.take(len(wanted.payload))
+        self._prepare(session_of(wanted.tag))
+        return attrs.evolve(wanted, counted=True).request()
+
+    def _let_go(self, request: Request) -> Request:
+        """Return what is asked for now; a session that is left is not followed from here, so what comes next waits."""
+        tag = request.id
+        if isinstance(tag, Tag) and tag.kind == "unsubscribe":
+            request.id = Leaving(tag, self._sessions.pop(session_of(tag), None))
+        return request
 
     def _must_wait(self, tag: Tag) -> bool:
         """Tell whether a message has to wait until its session is open, so that all are done in their order.
@@ -136,10 +155,10 @@ class ChatDialect:
         """Say what there is to say, and open what has to be open."""
         match value:
             case SessionRecord(session_id, record):
-                session = self._sessions.get(session_id)
+                session = self._shown(session_id)
                 return () if session is None else session.tell(record)
-            case Response(tag, data):
-                return self._answer(tag, data)
+            case Response():
+                return self._answer(value)
             case Failure(tag, error):
                 return self._refuse(tag, error)
             case Entered() | Due():
@@ -149,44 +168,66 @@ class ChatDialect:
     def _go_on(self, value: Entered | Due) -> Iterator[Reaction]:
         """Open the session that the URL names, or try once more to open one."""
         if isinstance(value, Due):
-            yield value.token.request()
+            if isinstance(value.token, Opening):  # rather than what is held, of which there is nothing to say
+                yield value.token.request()
         elif self._named is not None and self._named not in self._sessions:
             self._prepare(self._named)
             yield open_named(self._named, self._query).request()
 
-    def _answer(self, tag: Any, data: bytes) -> Iterator[Reaction]:
-        match tag:
-            case Waiting():
-                yield from self._come_round(tag)
-            case Opening():
-                yield from self._open(tag, data)
-            case Tag(kind="user") if is_plain(data):
+    def _answer(self, answer: Response) -> Iterator[Reaction]:
+        match answer.id:
+            case Waiting() as waiting:
+                yield from self._come_round(waiting)
+            case Opening() as wanted:
+                yield from self._open(wanted, answer)
+            case Leaving(tag):
+                yield self._done(tag, answer.data)
+            case Tag(kind="user") as tag if (
+                not answer.handled and self._shown(session_of(tag)) and is_plain(answer.data)
+            ):
                 pass  # its author sees it like everybody else
-            case Tag(kind=kind):
-                if kind == "unsubscribe":
-                    self._sessions.pop(session_of(tag), None)
-                yield reply("pong" if kind == "ping" else "done", msgspec.Raw(data), tag, self._now())
+            case tag:
+                yield self._done(tag, answer.data)
+
+    def _shown(self, session_id: str) -> ChatSession | None:
+        session = self._sessions.get(session_id)
+        return None if session is None or not session.shown else session
+
+    def _done(self, tag: Tag, data: bytes) -> bytes:
+        return reply("pong" if tag.kind == "ping" else "done", msgspec.Raw(data), tag, self._now())
 
     def _come_round(self, waiting: Waiting) -> Iterator[Reaction]:
         """Take what has passed the gates, and wait with it if need be."""
         session = self._sessions.get(waiting.session_id)
         if session is not None and session.shown:
-            yield self._hall.let_go(waiting)
+            request = self._let_go(self._hall.let_go(waiting))
+            request.looked = True
+            yield request
             return
         self._hall.hold(waiting)
         if session is None:
             self._prepare(waiting.session_id)
             yield waiting.opening.request()
 
-    def _open(self, wanted: Opening, data: bytes) -> Iterator[Reaction]:
+    def _open(self, wanted: Opening, answer: Response) -> Iterator[Reaction]:
+        """Show a session, and see to what waits for it: if a handler was asked instead, that has it opened itself."""
         session_id = session_of(wanted.tag)
-        session = self._prepare(session_id)
-        try:
-            yield from session.open(data, stream=wanted.stream)
-        except msgspec.MsgspecError:  # the answer of a handler that was asked instead
+        session = self._over(wanted)
+        if answer.handled:
+            yield self._done(wanted.tag, answer.data)
+        else:
+            session = self._prepare(session_id)
+            yield from session.open(answer.data, stream=wanted.stream)
+        if session is not None and not session.shown:
             del self._sessions[session_id]
-            yield reply("done", msgspec.Raw(data), wanted.tag, self._now())
-        yield from self._hall.clear(session_id)
+        for waiting in self._hall.kept(session_id):
+            yield from self._come_round(waiting)
+
+    def _over(self, wanted: Opening) -> ChatSession | None:
+        """Take note that an opening has come to its end; return its session."""
+        if wanted.counted:
+            self._openings.give_back(len(wanted.payload))
+        return self._sessions.get(session_of(wanted.tag))
 
     def _refuse(self, tag: Any, error: BrokerError) -> Iterator[Reaction]:
         match tag:
@@ -194,31 +235,38 @@ class ChatDialect:
                 yield self._error(error, self._hall.let_go(tag).id)
             case Opening():
                 yield from self._stay_closed(tag, error)
+            case Leaving(tag, session):
+                if session is not None:
+                    self._sessions.setdefault(session_of(tag), session)
+                yield from self._refuse(tag, error)
             case _:
+                if tag is not None and is_gone(error):
+                    self._sessions.pop(tag.session_id, None)
                 yield self._error(error, tag)
 
     def _stay_closed(self, wanted: Opening, error: BrokerError) -> Iterator[Reaction]:
         """Tell everybody who waits for a session that it cannot be opened, unless it can be in a moment."""
-        if error.code == "unavailable" and error.retry_after is not None and wanted.tries < TRIES:
-            yield Later(error.retry_after, attrs.evolve(wanted, tries=wanted.tries + 1))
+        seconds = pause(error, wanted.tries)
+        if seconds is not None:
+            yield Later(seconds, attrs.evolve(wanted, tries=wanted.tries + 1))
             return
         session_id = session_of(wanted.tag)
-        session = self._sessions.get(session_id)
-        if session is not None and not session.shown:
+        session = self._over(wanted)
+        if session is not None and (not session.shown or is_gone(error)):
             del self._sessions[session_id]
-        tags = [request.id for request in self._hall.clear(session_id)]
+        tags = [self._hall.let_go(waiting).id for waiting in self._hall.kept(session_id)]
         for tag in tags if wanted.tag in tags else [wanted.tag, *tags]:
             yield self._error(error, tag)
 
     def _notice(self, value: Outgoing) -> Iterator[bytes]:
         match value:
-            case CaughtUp(session_id, head) if session_id in self._sessions:
-                yield self._sessions[session_id].catch_up(head)
-            case SessionReset(session_id, epoch, head, floor) if session_id in self._sessions:
-                yield self._sessions[session_id].begin_anew(epoch, head, floor)
+            case CaughtUp(session_id, head) if session := self._shown(session_id):
+                yield session.catch_up(head)
+            case SessionReset(session_id, epoch, head, floor) if session := self._shown(session_id):
+                yield session.begin_anew(epoch, head, floor)
             case SessionDetached(session_id):
                 self._sessions.pop(session_id, None)
-                yield self._error(_NO_LONGER, Tag("subscribe", None, session_id))
+                yield self._error(NO_LONGER, Tag("subscribe", None, session_id))
             case _:
                 yield from notice(value, self._now())
 

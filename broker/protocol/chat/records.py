@@ -9,6 +9,7 @@ from broker.protocol.chat.turns import TurnView
 __all__ = ["read_answer", "read_end", "read_fields", "read_said", "read_view"]
 
 _NULL: Final = msgspec.Raw(b"null")
+_read_text: Final = msgspec.json.Decoder(str).decode
 
 
 class View(msgspec.Struct):
@@ -31,9 +32,9 @@ class Said(msgspec.Struct):
 
     @property
     def action_id(self) -> str | None:
-        """The `actionId` that it was sent with."""
-        found = msgspec.json.decode(self.metadata.get("actionId", _NULL))
-        return found if isinstance(found, str) else None
+        """The `actionId` that it was sent with; None for what is no text, such as a number that is out of range."""
+        found = bytes(self.metadata.get("actionId", _NULL))
+        return _read_text(found) if found.startswith(b'"') else None
 
 
 class Answer(msgspec.Struct):

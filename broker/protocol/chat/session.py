@@ -10,8 +10,8 @@ from broker.errors import ERRORS, BrokerError
 from broker.messages import Record
 from broker.protocol.chat.errors import error_content
 from broker.protocol.chat.records import read_answer, read_end, read_fields, read_said, read_view
-from broker.protocol.chat.turns import Execution
-from broker.protocol.chat.wire import Tag, write
+from broker.protocol.chat.turns import Execution, TurnView
+from broker.protocol.chat.wire import RESERVED, Tag, write
 
 __all__ = ["ChatSession"]
 
@@ -81,12 +81,18 @@ class ChatSession:
         view, fields = read_view(answer), read_fields(answer)
         self.shown, self._stream, self._known = True, stream, view.head
         self._execution.take_up(view.turn, view.queue, view.approvals)
-        for turn in (view.turn, *view.queue):
-            if turn is not None:
-                self._turns.setdefault(turn.turn_id, _Turn(Tag("user", turn.client_msg_id, self._id)))
+        self._take_up(turn for turn in (view.turn, *view.queue) if turn is not None)
         del fields["variables"]
         yield self._of_itself("session.open", fields)
         yield self._standing("variables", {"set": view.variables, "variables": view.variables}, "variables")
+
+    def _take_up(self, views: Iterable[TurnView]) -> None:
+        """Remember the turns that have not ended, of which it is not known how much will be told; and no others."""
+        known, self._turns = self._turns, {}
+        for view in views:
+            turn = known.get(view.turn_id)
+            tag = Tag("user", view.client_msg_id, self._id) if turn is None else turn.tag
+            self._turns[view.turn_id] = _Turn(tag)
 
     def begin_anew(self, epoch: str, head: int, floor: int) -> bytes:
         """Tell that what was told before counts no more."""
@@ -114,7 +120,7 @@ class ChatSession:
         if not (edited and record.turn_id in self._turns):
             tag = Tag("user", said.client_msg_id, self._id, said.action_id)
             self._turns[record.turn_id] = _Turn(tag, whole=not edited)
-        metadata: dict[str, Any] = {key: value for key, value in said.metadata.items() if key != "actionId"}
+        metadata: dict[str, Any] = {key: value for key, value in said.metadata.items() if key not in RESERVED}
         metadata["author"] = said.author
         if edited:
             metadata["edited"] = True

@@ -10,11 +10,12 @@ import attrs
 import msgspec
 
 from broker.clock import rfc3339
-from broker.protocol.edge import UNREADABLE, check_depth, invalid, unreadable
+from broker.protocol import edge
 from broker.protocol.payloads import After, Id, Title, Token
 
 __all__ = [
     "CONTENTS",
+    "RESERVED",
     "Options",
     "Said",
     "Tag",
@@ -25,6 +26,10 @@ __all__ = [
     "write",
 ]
 
+RESERVED: Final = frozenset(
+    {"actionId", "author", "edited", "from", "inReplyTo", "kind", "of", "outcome", "replaced", "seq", "turnId"}
+)
+"""Keys of `metadata` that are the broker's: what a person puts there is not passed on as if the broker had said it."""
 _NULL: Final = msgspec.Raw(b"null")
 
 
@@ -113,6 +118,7 @@ class Tag:
 
 
 _decode: Final = msgspec.json.Decoder(Said).decode
+_decode_options: Final = msgspec.json.Decoder(Options).decode
 _decode_names: Final = msgspec.json.Decoder(_Names).decode
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -123,12 +129,7 @@ def read(text: bytes) -> Said:
     Raises:
         BrokerError: `invalid_json`, or `invalid_message` with the field that is wrong.
     """
-    try:
-        said = _decode(text)
-    except UNREADABLE as e:
-        raise unreadable(e, "message") from None
-    check_depth(text)
-    return said
+    return edge.read(_decode, text)
 
 
 def options_of(said: Said) -> Options:
@@ -137,10 +138,7 @@ def options_of(said: Said) -> Options:
     Raises:
         BrokerError: `invalid_message` with the field that is wrong.
     """
-    try:
-        return msgspec.json.decode(_encode(said.metadata or {}), type=Options)
-    except msgspec.ValidationError as e:
-        raise invalid(e, "$.metadata") from None
+    return edge.fitting(_decode_options, _encode(said.metadata or {}), "$.metadata")
 
 
 def payload_of(said: Said, cls: type) -> dict[str, Any]:
@@ -149,17 +147,14 @@ def payload_of(said: Said, cls: type) -> dict[str, Any]:
     Raises:
         BrokerError: `invalid_message` with the field that is wrong.
     """
-    try:
-        return msgspec.structs.asdict(msgspec.json.decode(said.content, type=cls))
-    except msgspec.ValidationError as e:
-        raise invalid(e, "$.content") from None
+    return msgspec.structs.asdict(edge.fitting(msgspec.json.Decoder(cls).decode, said.content, "$.content"))
 
 
 def salvage(text: bytes) -> Tag | None:
     """Return which message was refused, as far as that can be read."""
     try:
         names = _decode_names(text)
-    except UNREADABLE:
+    except edge.UNREADABLE:
         return None
     return Tag("", _good(names.message_id), _good(names.session_id), _good(names.action_id))
 

@@ -54,6 +54,7 @@ class Seen(msgspec.Struct):
     turn_id: str
     client_msg_id: str
     state: str
+    user: str | None = None
 
 
 class Opened(msgspec.Struct):

@@ -37,7 +37,15 @@ _OURS: Final = frozenset({"seq", "author"})
 """Of the keys of metadata that are the broker's, those that a history has."""
 
 
+class _Who(msgspec.Struct):
+    """What `auth` answers."""
+
+    user: str | None = None
+
+
 _read_text: Final = msgspec.json.Decoder(str).decode
+_read_author: Final = msgspec.json.Decoder(str | None).decode
+_read_user: Final = msgspec.json.Decoder(_Who).decode
 
 
 class EnvelopeDialect:
@@ -104,10 +112,12 @@ class EnvelopeDialect:
             session_id = wire.session_id or self._sessions.current
             if session_id is None:
                 raise BrokerError("invalid_message", "Say which session that is about.", field="$.sessionId")
-            command.turn_id = self._sessions.turn_of(session_id, command.turn_id) or command.turn_id
-        then = partial(self._done, wire, known.event, session_id)
-        asked = Asked(wire.id, then, partial(self._refuse, wire.id, session_id))
-        return Request(known.action, command_payload(command, session_id), asked)
+        then, payload = partial(self._done, wire, known.event, session_id), command_payload(command, session_id)
+        refused = partial(self._refuse, wire.id, session_id)
+        if command.action == "cancel" and session_id and command.id and command.turn_id is None:
+            asked = Asked(wire.id, then, lambda error: refused(_named(error)))
+            return self._sessions.cancel(session_id, command.id, payload, asked)
+        return Request(known.action, payload, Asked(wire.id, then, refused))
 
     # -- what it is answered --------------------------------------------------------------------------
 
@@ -124,21 +134,26 @@ class EnvelopeDialect:
 
     def _done(self, wire: Wire, event: str, session_id: str | None, data: bytes) -> Iterator[Reaction]:
         told: Any = msgspec.Raw(data)
-        if event == "history":
-            told = self._history(session_id, HISTORY.decode(data))
+        match event:
+            case "history":
+                told = self._history(session_id, HISTORY.decode(data))
+            case "authenticated":
+                self._sessions.texts.user = _read_user(data).user
         yield self._voice.event(event, told, {"replyTo": wire.id, "final": True}, session_id=session_id)
 
     def _history(self, session_id: str | None, page: Page) -> dict[str, Any]:
-        texts = {message.turn_id: _id_of(message) for message in page.messages if message.role == "user"}
+        texts = {message.turn_id: message for message in page.messages if message.role == "user"}
         messages = [msgspec.Raw(self._past(session_id, message, texts)) for message in page.messages]
         return {"messages": messages, **({} if page.before_seq is None else {"beforeSeq": page.before_seq})}
 
-    def _past(self, session_id: str | None, message: Message, texts: dict[str | None, str]) -> bytes:
-        """Say a message of the past; `texts` has the ids of the texts that are answered, by their turn."""
+    def _past(self, session_id: str | None, message: Message, texts: dict[str | None, Message]) -> bytes:
+        """Say a message of the past; `texts` has the texts that are answered, by their turn."""
         known = {key: value for key, value in message.metadata.items() if key in _OURS or key not in RESERVED}
         known.pop("client_msg_id", None)
-        asked = texts.get(message.turn_id)
-        person = message.role == "user"
+        text, person = texts.get(message.turn_id), message.role == "user"
+        asked = None if text is None else _id_of(text)
+        if text is not None and not person and (author := text.metadata.get("author")) is not None:
+            known |= {} if _read_author(author) == self._sessions.texts.user else {"author": author}
         return self._voice.say(
             block_of(message.content),
             {**known, "turnId": message.turn_id, "replyTo": None if person else asked},
@@ -162,7 +177,7 @@ class EnvelopeDialect:
             case Failure(asked, error) if asked is not None:
                 yield from asked.refused(error)
             case Due():
-                yield from self._sessions.due()
+                yield from self._sessions.due(value.token)
             case _:
                 yield from self._tell_of_itself(value)
 
@@ -172,6 +187,7 @@ class EnvelopeDialect:
             case Direct(sender, data) | Broadcast(sender, data):
                 yield self._voice.pass_on(sender, data)
             case Welcome():
+                self._sessions.texts.user = value.user
                 yield self._welcome(value)
             case Restarting(retry_after):
                 yield self._voice.event("restarting", {"retryAfter": retry_after})
@@ -190,6 +206,14 @@ class EnvelopeDialect:
             "messageTimeout": self._timeout,
         }
         return self._voice.event("welcome", told)
+
+
+def _named(error: BrokerError) -> BrokerError:
+    """Say which ids of texts name a turn, where one does not."""
+    if error.code != "not_found" or error.field != "$.payload.turn_id":
+        return error
+    hint = "a text of yours whose turn goes on, by its id, or any turn by its turnId"
+    return BrokerError(error.code, error.message, field="$.content.id", hint=hint)
 
 
 def _id_of(message: Message) -> str:

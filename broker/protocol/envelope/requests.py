@@ -1,12 +1,14 @@
 """What clients of `envelope.v1.json` ask for, in the words of the broker's own actions (PROTOCOL 2a)."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
 import attrs
 import msgspec
 
 from broker.errors import BrokerError
-from broker.protocol.envelope.wire import NULL, RESERVED, Wire, content_of, fitting
+from broker.protocol.edge import fitting
+from broker.protocol.envelope.wire import NULL, RESERVED, Wire, content_of
 from broker.protocol.payloads import After, Id, Seq, Title, Token, User
 
 __all__ = [
@@ -91,9 +93,9 @@ COMMANDS: Final = {
     "approve": Known("approval.answer", "approve", ("approval_id", "option_id"), of_session=True),
 }
 
-_options: Final = msgspec.json.Decoder(Options)
-_opening: Final = msgspec.json.Decoder(Opening)
-_command: Final = msgspec.json.Decoder(Command | str)
+_options: Final = msgspec.json.Decoder(Options).decode
+_opening: Final = msgspec.json.Decoder(Opening).decode
+_command: Final[Callable[[bytes], Command | str]] = msgspec.json.Decoder(Command | str).decode
 
 
 def options_of(wire: Wire) -> Options:
@@ -162,16 +164,17 @@ def send_payload(wire: Wire) -> bytes:
 def command_of(wire: Wire) -> Command:
     """Return what a message to `system` asks for: an object with its `action`, or that word alone.
 
+    What is to be cancelled is a turn, or the text that it has come of.
+
     Raises:
         BrokerError: `invalid_message`: also where something is left out that the action needs.
     """
     found = fitting(_command, wire.content, "$.content")
     command = Command(found) if isinstance(found, str) else found
-    if command.action == "cancel" and command.turn_id is None:
-        command.turn_id = command.id
     known = COMMANDS.get(command.action)
     for name in () if known is None else known.needs:
-        if getattr(command, name) is None:
+        by_text = name == "turn_id" and command.id is not None
+        if getattr(command, name) is None and not by_text:
             place = "$.content.id" if name == "turn_id" else f"$.content.{_FIELDS[name]}"
             raise BrokerError("invalid_message", f"The action {command.action} needs more than that.", field=place)
     return command
@@ -187,7 +190,7 @@ def command_payload(command: Command, session_id: str | None) -> bytes:
         case "history":
             payload = {"kind": "messages", "limit": command.limit or 100, "before_seq": command.before_seq}
         case "cancel":
-            payload = {"turn_id": command.turn_id}
+            payload = {"turn_id": command.turn_id or command.id}
         case "approve":
             payload = {"approval_id": command.approval_id, "option_id": command.option_id}
         case _:

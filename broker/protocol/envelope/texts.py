@@ -50,9 +50,14 @@ class Text:
 
 
 class Texts:
-    """The texts of one connection that have not come to their end."""
+    """The texts of one connection that have not come to their end.
+
+    Attributes:
+        user: who says them; None for nobody that is known.
+    """
 
     def __init__(self) -> None:
+        self.user: str | None = None
         self._texts: dict[tuple[str, str], Text] = {}
 
     def send(self, session_id: str, text_id: str) -> Text:
@@ -87,6 +92,10 @@ class Texts:
             text.ticks, text.late = TICKS, False
         else:
             self._texts.pop((text.session_id, text.id), None)
+
+    def find(self, session_id: str, text_id: str) -> Text | None:
+        """Return the text of this id, if it has not come to its end."""
+        return self._texts.get((session_id, text_id))
 
     def of(self, session_id: str) -> list[Text]:
         """Return the texts that are said in a session."""

@@ -4,22 +4,21 @@ Every message, both ways, is `{id, type, from, to, content, sessionId, timestamp
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from broker.errors import BrokerError
 from broker.ids import new_id
-from broker.protocol.edge import UNREADABLE, check_depth, invalid, unreadable
+from broker.protocol import edge
 from broker.protocol.payloads import Id, OwnId
 
-__all__ = ["NULL", "RESERVED", "Name", "Party", "Wire", "block_of", "content_of", "fitting", "read", "salvage"]
+__all__ = ["NULL", "RESERVED", "Name", "Party", "Wire", "block_of", "content_of", "read", "salvage"]
 
 RESERVED: Final = frozenset({"seq", "turnId", "replyTo", "final", "late", "partial", "author", "sender"})
 """Keys of `metadata` that are the broker's: what a person puts there is not passed on as if the broker had said it."""
 NULL: Final = msgspec.Raw(b"null")
 
-T = TypeVar("T")
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Party = Literal["user", "ai", "system"]
 
@@ -48,7 +47,7 @@ class _Blocks(msgspec.Struct):
 
 _decode: Final = msgspec.json.Decoder(Wire).decode
 _decode_id: Final = msgspec.json.Decoder(_OnlyId).decode
-_decode_blocks: Final = msgspec.json.Decoder(_Blocks)
+_decode_blocks: Final = msgspec.json.Decoder(_Blocks).decode
 
 
 def read(text: bytes) -> Wire:
@@ -57,11 +56,7 @@ def read(text: bytes) -> Wire:
     Raises:
         BrokerError: `invalid_json`, or `invalid_message` with the field that is wrong.
     """
-    try:
-        wire = _decode(text)
-    except UNREADABLE as e:
-        raise unreadable(e, "message") from None
-    check_depth(text)
+    wire = edge.read(_decode, text)
     wire.id = wire.id or new_id()
     wire.to = wire.to or ("ai" if wire.type == "text" else "system")
     return wire
@@ -71,21 +66,9 @@ def salvage(text: bytes) -> str | None:
     """Return the id of a message that cannot be read, if that can be."""
     try:
         found = _decode_id(text).id
-    except UNREADABLE:
+    except edge.UNREADABLE:
         return None
     return found if isinstance(found, str) and 0 < len(found) <= 128 else None  # noqa: PLR2004 - as in payloads.Id
-
-
-def fitting(decoder: msgspec.json.Decoder[T], value: bytes, root: str) -> T:
-    """Read a part of an envelope.
-
-    Raises:
-        BrokerError: `invalid_message`, with the field below `root` that is wrong.
-    """
-    try:
-        return decoder.decode(value)
-    except msgspec.ValidationError as e:
-        raise invalid(e, root) from None
 
 
 def content_of(content: msgspec.Raw) -> msgspec.Raw:
@@ -99,7 +82,7 @@ def content_of(content: msgspec.Raw) -> msgspec.Raw:
     if not bytes(content).startswith(b"{"):
         said = content
     else:
-        held = fitting(_decode_blocks, content, "$.content")
+        held = edge.fitting(_decode_blocks, content, "$.content")
         said = held.blocks if held.text == NULL else held.text
     if not bytes(said).startswith((b'"', b"[")):
         hint = 'such as {"text": "Hello"}, or {"blocks": […]}'

@@ -12,7 +12,7 @@ import pytest
 from broker.agents.bounds import RECORD_LIMIT
 from broker.agents.port import AgentSaid, News, Taken, UserFeedback
 from broker.agents.remote.member import ERRORS_PER_MINUTE
-from broker.agents.remote.projects import OPEN, REPORTS
+from broker.agents.remote.projects import OPEN, OVER, REPORTS
 from broker.client import Worker
 from broker.config import load
 from broker.errors import BrokerError
@@ -189,7 +189,9 @@ def test_who_leaves_leaves_its_projects_to_the_others_alone(floor: Any, broker: 
 
 def test_an_agent_that_is_about_to_leave_gets_no_projects(floor: Any, broker: Broker) -> None:
     old, new = floor.agent(instance="old"), floor.agent(instance="new")
+    arrivals = broker.arrivals
     old.say("drain")
+    assert broker.arrivals == arrivals + 1  # whoever has its projects now is told how they stand
     old.told.clear()
     for number in range(20):
         broker.link.tell(news(f"p{number}"))
@@ -233,6 +235,30 @@ def test_an_answer_is_known_by_any_of_the_names_that_an_agents_server_would_use(
     far.heard()
     far.says("user_feedback_response", "p1", data, frame_id)
     assert (broker.answers, far.heard()) == ([data.encode()], [])
+
+
+def test_an_answer_that_quotes_what_a_user_wrote_answers_that_user_alone(floor: Any, broker: Broker) -> None:
+    far = floor.agent()
+    heard: dict[str, list[Any]] = {"u1": [], "u2": []}
+    for name, answers in heard.items():
+        broker.link.ask(UserFeedback("p1", name, ANN, b"1", AT), answers.append)
+    quoting = '{"feedback_id":"u1","id":"u1"}'
+    far.heard()
+    far.says("user_feedback_response", "p1", quoting, "u2")
+    assert heard == {"u1": [], "u2": [quoting.encode()]}
+    far.says("user_feedback_response", "p1", quoting, "u2")  # it is over, and still means no other
+    assert (far.refused(), heard["u1"]) == ("not_found", [])
+    broker.link.ask(UserFeedback("p1", "u2", ANN, b"1", AT), heard["u2"].append)  # the name is used again
+    far.says("user_feedback_response", "p1", quoting, "u2")
+    assert (heard["u1"], len(heard["u2"])) == ([], 2)
+
+
+def test_only_so_many_answers_are_known_to_be_late(floor: Any, broker: Broker) -> None:
+    floor.agent()
+    for number in range(OVER + 1):
+        broker.ask(feedback_id=str(number))
+        broker.link.forget("p1", str(number))
+    assert len(broker.link._over) == OVER
 
 
 @pytest.mark.parametrize(("project", "frame_id"), [("p2", "u1"), ("p1", "u2"), ("p1", None), ("p1", "u" * 5000)])

@@ -1,6 +1,7 @@
 """Who may use the HTTP API, and from which pages (PROTOCOL sections 5 and 7)."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,3 +148,40 @@ async def test_neither_health_nor_metrics_nor_the_page_are_for_other_origins(sta
     for path in ("/", "/health", "/metrics"):
         _, headers, _ = await get(app, path, headers={"Origin": CHAT})
         assert "Access-Control-Allow-Origin" not in headers
+
+
+ROUTES = """
+from aiohttp import web
+from broker.hooks import Plugin, Route
+
+
+class Extra(Plugin):
+    def routes(self):
+        async def serve(request):
+            return web.json_response("nothing", status=404)
+
+        async def options(request):
+            return web.Response(status=204, headers={"Allow": "its own"})
+
+        return [
+            Route("GET", "/api/v1/extra/{name}", serve, scope="api"),
+            Route("PUT", "/api/v1/extra/{name}", serve, scope="api"),
+            Route("OPTIONS", "/api/v1/own", options),
+            Route("POST", "/api/v1/own", serve),
+        ]
+"""
+
+
+async def test_what_pages_may_send_to_a_plugin_s_route_of_the_api_is_told_too(
+    start: Start, ask: Ask, tmp_path: Path
+) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/extra.py").write_text(ROUTES)
+    app = await start(listen={"origins": [CHAT]}, plugins={"extra": {}})
+    told = await ask(app, "OPTIONS /extra/one", Origin=CHAT, Access_Control_Request_Method="PUT")
+    assert (told.status, told.headers["Access-Control-Allow-Methods"]) == (204, "GET, PUT, OPTIONS")
+    assert told.headers["Access-Control-Allow-Origin"] == CHAT
+    assert (await ask(app, "GET /extra/one", Origin=CHAT)).headers["Access-Control-Allow-Origin"] == CHAT
+    refused = await ask(app, "OPTIONS /extra/one", Origin="https://evil.example")
+    assert (refused.status, "Access-Control-Allow-Methods" in refused.headers) == (403, False)
+    assert (await ask(app, "OPTIONS /own", Origin=CHAT)).headers["Allow"] == "its own"
