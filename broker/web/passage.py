@@ -32,6 +32,8 @@ ERROR_WINDOW: Final = 60.0
 SPEAKING: Final = (Start, Edit)
 """Payloads that say something to an agent, and so pass the gates for turns."""
 
+_RUBBISH: Final = frozenset({"invalid_json", "invalid_message"})
+"""What a message is refused with that cannot be read; a format may refuse one that can for other reasons."""
 _ALL: Final = ""
 """What all of a connection waits behind: nothing is about nothing."""
 
@@ -105,7 +107,8 @@ class Passage(Caller):
             self._later(_then(waiting, _raise, error), request)
         except Exception as e:  # noqa: BLE001 - as in _begin
             self._refuse(request, e)
-        self._count_error()
+        if error.code in _RUBBISH:
+            self._count_error()
 
     def _begin(self, request: Request, size: int, *, derived: bool = False) -> None:
         """Do what is asked for, once the gates for messages have let it pass; whatever comes of it, it is answered."""

@@ -115,7 +115,7 @@ def test_every_kind_of_record_and_message_is_described(socket: Any) -> None:
     part = page.partition("\n## Messages of the broker")[2].partition("\n## ")[0]
     messages = socket["components"]["messages"].values()
     events = {message["payload"]["properties"].get("event", {}).get("const") for message in messages}
-    told = set(re.findall(r'"event":"([a-z._]+)"', part)) - set(records) - {"message"}
+    told = set(re.findall(r'"notification","event":"([a-z._]+)"', part)) - set(records) - {"message"}
     assert told - events == set()
     assert "welcome" in told
 
