@@ -669,17 +669,20 @@ def host() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, str(HOST), str(port)]
+    command = [sys.executable, "-u", str(HOST), str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout
-        lines = []
-        while "Running on" not in (line := process.stdout.readline()):
-            lines.append(line)
-            assert line, "".join(lines)
-        yield f"http://127.0.0.1:{port}"
-        process.send_signal(SIGINT)
-        process.stdout.read()
-        assert process.wait(PATIENCE) == 0
+        try:
+            lines = []
+            while "Running on" not in (line := process.stdout.readline()):
+                lines.append(line)
+                assert line, "".join(lines)
+            yield f"http://127.0.0.1:{port}"
+            process.send_signal(SIGINT)
+            process.stdout.read()
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
 
 
 @pytest.fixture

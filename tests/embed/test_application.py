@@ -310,7 +310,7 @@ async def test_beyond_this_machine_somebody_has_to_show_a_token_or_it_was_said_t
 
 async def test_the_example_answers_and_stops(dial: Dial) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(ROOT / "examples/embedding.py"), "0", stdout=-1, stderr=subprocess.DEVNULL
+        sys.executable, "-u", str(ROOT / "examples/embedding.py"), "0", stdout=-1, stderr=subprocess.DEVNULL
     )
     try:
         assert process.stdout is not None
