@@ -149,7 +149,7 @@ def test_the_merged_settings_are_printed_with_their_origins(broker: Broker, tmp_
 def test_the_merged_settings_can_be_had_as_json(broker: Broker):
     report = json.loads(broker("--log-level", "debug", "check-config", "--print", "--json").stdout)
     assert report["ok"]
-    assert report["settings"]["log"] == {"level": "debug", "format": "auto"}
+    assert report["settings"]["log"] == {"level": "debug", "format": "auto", "access": False}
     assert report["origins"]["log.level"] == "--log-level"
 
 

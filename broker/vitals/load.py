@@ -67,15 +67,16 @@ class Load:
         Raises:
             BrokerError: `unavailable` if the broker stops, otherwise `overloaded`.
         """
-        if self.stopping and operation in STARTS:
+        looks = self._is_only_looking(operation, resource)
+        if self.stopping and operation in STARTS and not looks:
             raise BrokerError("unavailable", "The broker is about to restart.", retry_after=RETRY_SECONDS)
-        if operation in GROWS and self.memory_short() and not self._is_only_looking(operation, resource):
+        if operation in GROWS and self.memory_short() and not looks:
             raise BrokerError("overloaded", "The broker is short of memory.", retry_after=RETRY_SECONDS)
-        if operation in WRITES and self.store_behind():
+        if operation in WRITES and self.store_behind() and not looks:
             raise BrokerError("overloaded", "The store is behind.", retry_after=RETRY_SECONDS)
 
     def _is_only_looking(self, operation: str, resource: str | None) -> bool:
-        return operation == "session.attach" and resource is not None and self._is_live(resource)
+        return operation in {"session.attach", "session.open"} and resource is not None and self._is_live(resource)
 
     def trouble(self) -> str | None:
         """Return why new work is not welcome; None if it is."""

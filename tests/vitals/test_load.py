@@ -41,22 +41,25 @@ def test_with_room_nothing_is_refused() -> None:
 
 def test_short_of_memory_nothing_new_is_taken_in() -> None:
     load = House(short=True).load()
-    assert refused(load) == {"connect", "room.join", "session.attach", "session.create", "turn.start"}
-    assert "session.attach" not in refused(load, "live")
+    sessions = {"session.attach", "session.create", "session.open"}
+    assert refused(load) == sessions | {"connect", "project.feedback", "room.join", "turn.start"}
+    assert {"session.attach", "session.open"} & refused(load, "live") == set()
     assert load.trouble() == "The broker is short of memory."
 
 
 def test_with_the_store_behind_nothing_new_is_written() -> None:
     load = House(behind=True).load()
-    writes = {"room.publish", "session.configure", "session.create", "session.share", "session.update"}
+    writes = {"room.publish", "session.configure", "session.create", "session.open", "session.share", "session.update"}
     assert refused(load) == writes | {"turn.drop", "turn.edit", "turn.start"}
+    assert "session.open" not in refused(load, "live")
     assert load.trouble() == "The store is behind."
 
 
 def test_before_the_end_nothing_is_begun() -> None:
     load = House().load()
     load.stopping = True
-    assert refused(load) == {"session.create", "turn.start"}
+    assert refused(load) == {"session.create", "session.open", "turn.start"}
+    assert refused(load, "live") == {"session.create", "turn.start"}
     with pytest.raises(BrokerError) as refusal:
         load.check("turn.start")
     assert refusal.value.code == "unavailable"
