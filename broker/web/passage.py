@@ -155,8 +155,8 @@ class Passage(Caller):
         if isinstance(payload, Start):
             user, traces = self.peer.principal.user, self.services.traces
             traces.receive(SOCKET, session_id=payload.session_id, client_msg_id=payload.client_msg_id, user=user)
-        about, go_on = row.about(payload), partial(self._go_on, row, payload, request)
-        if self._lanes is None or not self._waits(self._lanes, about, go_on):
+        lanes = self._lanes
+        if lanes is None or not self._waits(lanes, row.about(payload), partial(self._go_on, row, payload, request)):
             self._judge(row, payload, request)
 
     def _go_on(self, row: ActionRow, payload: Any, request: Request) -> None:
