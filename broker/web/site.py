@@ -1,34 +1,16 @@
-"""Everything else over HTTP: health, the page, and the API (PROTOCOL section 5)."""
+"""Everything else over HTTP: health, the pages, and the API (PROTOCOL section 5)."""
 
-from importlib.resources import files
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 
 from broker import __version__
 from broker.errors import BrokerError
 from broker.web.api.serving import add_api
-from broker.web.problems import Handler
+from broker.web.pages import add_pages
 from broker.web.services import SERVICES, to_json
 
 __all__ = ["add_routes"]
-
-_TYPES: Final = {
-    "css": "text/css",
-    "html": "text/html",
-    "js": "text/javascript",
-    "json": "application/json",
-    "png": "image/png",
-    "svg": "image/svg+xml",
-}
-_HEADERS: Final = {
-    "Cache-Control": "no-cache",
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
-    "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 def add_routes(app: web.Application) -> None:
@@ -38,8 +20,7 @@ def add_routes(app: web.Application) -> None:
     router.add_get("/livez", _livez)
     router.add_get("/readyz", _readyz)
     add_api(app)
-    for name, response in _static_files().items():
-        router.add_get("/" if name == "index.html" else f"/static/{name}", response)
+    add_pages(app)
 
 
 # -- health -----------------------------------------------------------------------------------------
@@ -76,25 +57,3 @@ def _json(value: Any) -> web.Response:
 
 def _body(body: bytes) -> web.Response:
     return web.Response(body=body, content_type="application/json", headers={"X-Content-Type-Options": "nosniff"})
-
-
-# -- the page -----------------------------------------------------------------------------------------
-
-
-def _static_files() -> dict[str, Handler]:
-    """Return a handler for each file of the page, read once: few, small, and the same for everybody."""
-    handlers: dict[str, Handler] = {}
-    for file in files("broker.web").joinpath("static").iterdir():
-        kind = _TYPES.get(file.name.rpartition(".")[2])
-        if file.is_file() and kind is not None:
-            handlers[file.name] = _serve_bytes(file.read_bytes(), kind)
-    return handlers
-
-
-def _serve_bytes(body: bytes, kind: str) -> Handler:
-    charset = "utf-8" if kind.startswith("text/") else None
-
-    async def serve(_: web.Request) -> web.Response:
-        return web.Response(body=body, content_type=kind, charset=charset, headers=_HEADERS)
-
-    return serve

@@ -69,8 +69,8 @@ async def test_the_page_leads_to_itself_wherever_it_is(broker: Broker, serve: Se
     server = await serve(outer)
     status, page = await server.get("/deep/a.b?x=1")
     assert status == 200
-    assert 'src="static/app.js"' in page
-    assert (await server.get("/deep/a.b/static/app.js"))[0] == 200
+    assert 'src="static/console/app.js"' in page
+    assert (await server.get("/deep/a.b/static/console/app.js"))[0] == 200
     assert (await server.get("/deep/a.b/livez"))[1] == {"status": "ok"}
 
 
@@ -142,8 +142,11 @@ async def test_a_plugin_that_cannot_start_does_so_too(serve: Serve) -> None:
     threads = set(threading.enumerate())
     with pytest.raises(CannotStart, match=r"plugins\.broken: start error: OSError: no database"):
         await serve(Broker(MEMORY, plugins=[Broken]))
-    left = [thread.name for thread in threading.enumerate() if thread not in threads]
-    assert [name for name in left if not name.startswith("asyncio_")] == []  # those are the loop's own
+    left = [thread for thread in threading.enumerate() if thread not in threads]
+    ending = [thread for thread in left if not thread.name.startswith("asyncio_")]  # those are the loop's own
+    for thread in ending:
+        thread.join(10)
+    assert [thread.name for thread in ending if thread.is_alive()] == []
 
 
 def state_of_the_process() -> list[Any]:

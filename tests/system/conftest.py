@@ -278,7 +278,7 @@ def visit(browser: Any, browsing: ModuleType, server: Broker) -> Iterator[Callab
     """
     visitors: list[Any] = []
 
-    def open_page(url: str = server.url, wire: Any = None, user: str | None = None, **options: Any) -> Any:
+    def open_page(url: str = f"{server.url}chat", wire: Any = None, user: str | None = None, **options: Any) -> Any:
         context = browser.new_context(**options)
         if user is not None:
             context.add_cookies([{"name": "user", "value": user, "url": server.url}])

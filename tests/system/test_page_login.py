@@ -45,7 +45,7 @@ def page(browser: Any, server: Any) -> Iterator[Page]:
     """The page, by somebody who has shown nothing yet."""
     context = browser.new_context()
     page = context.new_page()
-    page.goto(server.url)
+    page.goto(f"{server.url}chat")
     yield page
     context.close()
 
@@ -80,7 +80,7 @@ def test_the_page_stays_away_for_as_long_as_the_broker_says(browser: Any, server
     context.add_init_script("sessionStorage['broker.token'] = 'ann'")
     visitor, wire = browsing.Visitor(context.new_page()), browsing.Wire()
     visitor.attend(wire)
-    visitor.page.goto(server.url)
+    visitor.page.goto(f"{server.url}chat")
     expect(visitor.page.get_by_text("Connected", exact=True)).to_be_visible()
     wire.page_side.send(json.dumps({"type": "notification", "event": "restarting", "data": {"retry_after": 2.5}}))
     wire.cut(1012)

@@ -2,9 +2,9 @@
 
 import { Activity } from "./activity.js";
 import { Approval } from "./approval.js";
-import { el, list } from "./dom.js";
+import { el, list } from "../shared/dom.js";
 import { toolElement } from "./tool.js";
-import { outcomeWords, seconds, stallWords, stoppingWords, textOf, timeWords, who } from "./words.js";
+import { outcomeWords, seconds, stallWords, stoppingWords, textOf, timeWords, who } from "../shared/words.js";
 
 /**
  * A turn, made from its records in their order.

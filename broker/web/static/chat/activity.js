@@ -1,6 +1,6 @@
 /** What an agent did too late or outside of any turn: kept apart, folded, and never part of an answer. */
 
-import { el, json } from "./dom.js";
+import { el, json } from "../shared/dom.js";
 
 const SHOWN = 100; // reports shown of one fold; they are all among the records
 

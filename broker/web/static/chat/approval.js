@@ -1,7 +1,7 @@
 /** An agent's question, as a card: what it is about, what can be answered, and what became of it. */
 
-import { el, fold, json, keepFocus, list } from "./dom.js";
-import { resolvedWords, textOf, timeWords } from "./words.js";
+import { el, fold, json, keepFocus, list } from "../shared/dom.js";
+import { resolvedWords, textOf, timeWords } from "../shared/words.js";
 
 /**
  * One question, from its `approval.requested` or from what `session.attach` says of it.

@@ -1,7 +1,7 @@
 /** The list of one's sessions and the form that makes a new one. */
 
-import { byId, el } from "./dom.js";
-import { sessionName, timeWords } from "./words.js";
+import { byId, el } from "../shared/dom.js";
+import { sessionName, timeWords } from "../shared/words.js";
 
 const PAGE = 50;
 

@@ -1,7 +1,7 @@
 /** The line about the agent: whether it is there, what it remembers, and how it is set. */
 
-import { byId, el, list } from "./dom.js";
-import { seconds } from "./words.js";
+import { byId, el, list } from "../shared/dom.js";
+import { seconds } from "../shared/words.js";
 
 export const FORGOTTEN = "The agent started anew; it does not remember what was said before";
 

@@ -1,7 +1,7 @@
 /** Where a turn went: the steps that the broker remembers of it. */
 
-import { byId, el } from "./dom.js";
-import { clockWords, sentence } from "./words.js";
+import { byId, el } from "../shared/dom.js";
+import { clockWords, sentence } from "../shared/words.js";
 
 /** Show a trace once it is there; `asked` is the promise of it. */
 export async function showTrace(asked) {

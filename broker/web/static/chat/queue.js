@@ -1,7 +1,7 @@
 /** The turns that wait: visible to everybody, to be changed or taken back by who sent them. */
 
-import { byId, el, keepFocus } from "./dom.js";
-import { textOf, who } from "./words.js";
+import { byId, el, keepFocus } from "../shared/dom.js";
+import { textOf, who } from "../shared/words.js";
 
 /** Shows the queue of one session at a time; `onOrphan(text)` gets a change that came too late to be made. */
 export class Queue {

@@ -1,7 +1,7 @@
 /** What an agent did with a tool, folded. */
 
-import { el, fold, json } from "./dom.js";
-import { textOf } from "./words.js";
+import { el, fold, json } from "../shared/dom.js";
+import { textOf } from "../shared/words.js";
 
 /** Kinds of tool status that are over. */
 const SETTLED = new Set(["completed", "failed", "cancelled"]);

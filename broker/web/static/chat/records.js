@@ -1,7 +1,7 @@
 /** The panel in which a session's records arrive, as they are in the log. */
 
-import { byId, el, fold, follower, json } from "./dom.js";
-import { clockWords, textOf } from "./words.js";
+import { byId, el, fold, follower, json } from "../shared/dom.js";
+import { clockWords, textOf } from "../shared/words.js";
 
 const SHOWN = 500; // rows kept in the page; the session keeps every record
 

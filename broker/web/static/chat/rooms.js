@@ -1,8 +1,8 @@
 /** The panel of a room: who is there, what is said, and saying something. */
 
-import { byId, el, fold, follower, json } from "./dom.js";
+import { byId, el, fold, follower, json } from "../shared/dom.js";
 import { Room } from "./room.js";
-import { shortId, timeWords, who } from "./words.js";
+import { shortId, timeWords, who } from "../shared/words.js";
 
 /** Holds at most one room; `onChange(name or null)` is called when it changes. */
 export class Rooms {

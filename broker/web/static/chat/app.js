@@ -3,12 +3,12 @@
 import { Agent } from "./agent.js";
 import { Broker } from "./broker.js";
 import { Chat } from "./chat.js";
-import { byId } from "./dom.js";
+import { byId } from "../shared/dom.js";
 import { Records } from "./records.js";
 import { Rooms } from "./rooms.js";
 import { Session } from "./session.js";
 import { Sessions } from "./sessions.js";
-import { connectionWords } from "./words.js";
+import { connectionWords } from "../shared/words.js";
 
 const TOKEN = "broker.token"; // in the tab's own storage, which ends with the tab
 const BAD_TOKEN = 4500;

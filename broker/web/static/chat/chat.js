@@ -1,11 +1,11 @@
 /** The conversation: turns made from a session's records, what is on its way, and what waits. */
 
 import { Activity } from "./activity.js";
-import { byId, el, fold, follower, json, keepFocus } from "./dom.js";
+import { byId, el, fold, follower, json, keepFocus } from "../shared/dom.js";
 import { Queue } from "./queue.js";
 import { showTrace } from "./trace.js";
 import { Turn } from "./turn.js";
-import { textOf, who } from "./words.js";
+import { textOf, who } from "../shared/words.js";
 
 /** Records that belong to no turn and are worth a line in the conversation. */
 const NOTES = {

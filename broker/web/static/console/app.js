@@ -1,0 +1,1 @@
+/** The console: which panel is shown, and who looks at it. */
