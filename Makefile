@@ -12,8 +12,9 @@ LINKS := broker/actors broker/plugins
 run: $(STAMP)
 	@if [ -t 0 ]; then set -m; $(BIN)/broker --config config.yaml; else exec $(BIN)/broker --config config.yaml; fi
 
+# One process more than there are cores: tests wait as much as they work.
 test: $(TEST_STAMP) debian promtool
-	$(BIN)/python -m pytest -m "not chaos"
+	$(BIN)/python -m pytest -m "not chaos" --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile
 
 check: $(TEST_STAMP)
 	$(BIN)/ruff check .

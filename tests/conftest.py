@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any
 
 import pytest
@@ -12,6 +12,14 @@ from websockets.exceptions import ConnectionClosed
 
 PATIENCE = 20.0
 """Seconds after which a message that is waited for will not come, on a machine that is busy with other tests."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Have what a test wrote as text that any process may be sent: tests of half characters write some."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 class Message(dict[str, Any]):
