@@ -294,3 +294,10 @@ def visit(browser: Any, browsing: ModuleType, server: Broker) -> Iterator[Callab
     for visitor in visitors:
         visitor.page.context.close()
     assert complaints == []
+
+
+@pytest.fixture
+def network(server: Broker) -> Iterator[Any]:
+    """A network in front of the file's `server` that can fail, `network.py`."""
+    with load_beside("network").Network(lambda: server.port) as network:
+        yield network

@@ -1,0 +1,95 @@
+"""The pages as axe-core judges them: nothing that shuts people out, in light and in dark."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.request import Request, urlopen
+
+import pytest
+
+pytestmark = pytest.mark.timeout(180)
+
+HERE: Final = Path(__file__).with_name("axe")
+AXE: Final = HERE / "node_modules" / "axe-core" / "axe.min.js"
+GRAVE: Final = {"serious", "critical"}
+JUDGE: Final = "async () => (await axe.run(document, { resultTypes: ['violations'] })).violations"
+
+
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The judge; without npm the tests are skipped."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is not installed: nobody judges the pages")
+    if not AXE.exists():
+        command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+        try:
+            subprocess.run(command, cwd=HERE, check=True, capture_output=True, timeout=90)
+        except (subprocess.SubprocessError, OSError) as e:
+            pytest.skip(f"npm cannot install axe-core: nobody judges the pages: {e}")
+    return AXE.read_text()
+
+
+@pytest.fixture(scope="module")
+def server(serve: Callable[..., Any]) -> Any:
+    """A broker with something to show in every panel."""
+    agents = {"echo": {"kind": "echo", "faults": True}, "worker": {"kind": "worker"}}
+    server = serve(agents=agents, plugins={"metrics": {}, "alerts": {}}, default_agent="echo")
+    post(server, "sessions", session_id="s1", title="Order 4711", variables={"city": "Rome"})
+    post(server, "sessions/s1/turns", client_msg_id="m1", content="Hello, echo!")
+    post(server, "rooms/lobby/events", event="shipped", data={"carrier": "bike"})
+    return server
+
+
+def post(server: Any, path: str, **body: Any) -> None:
+    headers = {"Content-Type": "application/json"}
+    request = Request(f"{server.url}api/v1/{path}", json.dumps(body).encode(), headers, method="POST")
+    with urlopen(request, timeout=10) as answer:
+        assert answer.status < 300
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(request: pytest.FixtureRequest, browser: Any, axe: str) -> Iterator[Any]:
+    """A tab with the judge in it."""
+    context = browser.new_context(color_scheme=request.param, reduced_motion="reduce")
+    page = context.new_page()
+    page.add_init_script(axe)
+    yield page
+    context.close()
+
+
+def grave(page: Any) -> list[str]:
+    """Return what is wrong and where, of what shuts people out."""
+    found = page.evaluate(JUDGE)
+    return [f"{wrong['id']}: {node['html']}" for wrong in found if wrong["impact"] in GRAVE for node in wrong["nodes"]]
+
+
+def test_no_panel_of_the_console_shuts_anybody_out(page: Any, server: Any) -> None:
+    page.goto(server.url)
+    page.wait_for_selector("#panels a")
+    panels = page.locator("#panels a").evaluate_all("links => links.map(({ dataset }) => dataset.panel)")
+    wrong = {}
+    for panel in panels:
+        page.goto(f"{server.url}#panel={panel}&session=s1&room=lobby&id=m1")
+        page.wait_for_selector(f"#panel[data-panel={panel}] > *")
+        page.wait_for_load_state("networkidle")
+        wrong[panel] = grave(page)
+    assert len(panels) == 12
+    assert wrong == {panel: [] for panel in panels}
+
+
+def test_the_chat_page_shuts_nobody_out(page: Any, server: Any) -> None:
+    page.goto(f"{server.url}chat")
+    page.get_by_label("Message", exact=True).fill("Hello, echo!")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-outcome]")
+    assert grave(page) == []
+
+
+def test_the_judge_finds_what_is_wrong(page: Any, server: Any) -> None:
+    page.goto(f"{server.url}chat")
+    page.evaluate("document.body.append(document.createElement('button'))")
+    assert any(wrong.startswith("button-name") for wrong in grave(page))
