@@ -18,6 +18,7 @@ from broker.actors.log import LogActor
 from broker.actors.options import SessionOptions
 from broker.actors.pace import Pace
 from broker.actors.recovery import StoredSession
+from broker.actors.standing import Standing
 from broker.actors.trail import NEWS, Trail
 from broker.actors.transcript import Transcript
 from broker.agents.port import Configuration, Opening
@@ -34,6 +35,7 @@ from broker.messages import (
     TurnRow,
     TurnState,
 )
+from broker.stats import Profile
 from broker.turns import AnswerApproval, AskSlot, CancelTurn, Command, CutLink, StartTurn, TurnMachine, TurnRules
 
 __all__ = ["Conductor", "Tick"]
@@ -81,7 +83,8 @@ class Conductor:
         self.write: Append = log.write
         self._transcript = Transcript() if agent is not None and agent.transcript else None
         self._accepted_at: dict[str, float] = {}
-        self._states: dict[str, TurnState] = {}
+        self._standing = Standing(options.stats)
+        self._nobody = Profile()  # counts for an agent that is not configured any more
         self._dispatched_at: float | None = None
         self._given: set[str] = set()  # turns that an agent was given, and that have not ended
         self._timer: Timer | None = None
@@ -195,6 +198,7 @@ class Conductor:
         if isinstance(event, TextDelta):
             if self._dispatched_at is not None:
                 self._stats.first_token_seconds.observe(now - self._dispatched_at)
+                self._profile(event.turn_id).first_token_seconds.observe(now - self._dispatched_at)
                 self._dispatched_at = None
                 self._trail.hear_first(event.turn_id)
         elif type(event) in NEWS:
@@ -226,17 +230,15 @@ class Conductor:
     def recount(self) -> None:
         """Count the running turn where it stands; of going from one state to another not every row is kept."""
         running = self.machine.running
-        if running is not None and self._states.get(running.turn_id) != running.state:
+        if running is not None and self._standing.state_of(running.turn_id) != running.state:
             self._count(running.turn_id, running.state)
 
     def _count(self, turn_id: str, state: TurnState) -> None:
-        """Count a turn where it stands now, and no longer where it stood."""
-        before = self._states.pop(turn_id, None)
-        if before is not None:
-            self._stats.turns_open[before] -= 1
-        if state != "ended":
-            self._states[turn_id] = state
-            self._stats.turns_open[state] += 1
+        self._standing.count(turn_id, state, self._profile(turn_id))
+
+    def _profile(self, turn_id: str) -> Profile:
+        """Return the counters of the agent profile that has a turn, or is to have it."""
+        return self._stats.profiles.get(self.agent_of(turn_id), self._nobody)
 
     def wall(self) -> int:
         """Return the wall clock; see `broker.turns.commands.Out`."""
@@ -279,12 +281,15 @@ class Conductor:
         if self.memory is not None and agent == self._row.agent:
             prompt = attrs.evolve(prompt, memory=self.memory)
         self._given.add(prompt.turn_id)
+        if (state := self._standing.state_of(prompt.turn_id)) is not None:
+            self._count(prompt.turn_id, state)  # it may be another profile's than before
         self.line.start(prompt)
         self.pace.begin()
 
     def _announce_end(self, turn_id: str, outcome: str, seconds: float) -> None:
         """Tell who has to know of an end that is durable."""
         agent, given = self.agent_of(turn_id), turn_id in self._given
+        self._profile(turn_id).outcomes[outcome] += 1
         self._given.discard(turn_id)
         self._options.on_turn_ended(self._row.session_id, turn_id, agent, outcome, seconds, given)
         self._trail.show(turn_id, self._log.watched)
@@ -301,7 +306,8 @@ class Conductor:
 
     def observe(self, records: tuple[Record, ...]) -> None:
         """Take the session's records as they become durable: for the traces, and for what was said."""
-        self._trail.follow(records)
+        for turn_id, at, reason in self._trail.follow(records):
+            self._profile(turn_id).trouble = (at, reason)
         if self._transcript is not None:
             self._transcript.extend(records)
 
@@ -328,8 +334,7 @@ class Conductor:
         """Let go of the timer and of the agent: the session leaves memory, or fails."""
         self._stop_timer()
         self._way.leave()
-        self._stats.turns_open.subtract(self._states.values())
-        self._states.clear()
+        self._standing.forget()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

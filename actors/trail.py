@@ -28,6 +28,7 @@ _REASONED: Final = frozenset({"turn.stalled", "turn.cancelling", "turn.ended"})
 NEWS: Final = frozenset({TurnTaken, AgentReady, AgentLost})
 """What agents say that is noted; of their output only the first piece."""
 _COMPLETED: Final = b'{"outcome":"completed"'
+_CANCELLED: Final = b'{"outcome":"cancelled"'
 
 
 class _Error(msgspec.Struct):
@@ -69,13 +70,17 @@ class Trail:
         self.begin(row.turn_id, row.client_msg_id, row.user)
         self._note(row.turn_id, "session", "taken up")
 
-    def follow(self, records: Iterable[Record]) -> None:
-        """Note what records tell that have become durable."""
+    def follow(self, records: Iterable[Record]) -> list[tuple[str, int, str]]:
+        """Note what records tell that have become durable; return of turns that ended badly their id, when and why."""
+        troubles: list[tuple[str, int, str]] = []
         for record in records:
             step = _STEPS.get(record.kind)
             if step is not None and record.turn_id is not None:
                 reason = _reason(record.data) if record.kind in _REASONED else None
                 self._note(record.turn_id, "session", step, reason)
+                if reason is not None and step == "ended" and not record.data.startswith(_CANCELLED):
+                    troubles.append((record.turn_id, record.at, reason))
+        return troubles
 
     def miss(self, records: Iterable[Record], error: BrokerError) -> None:
         """Note the turns of which the store refused something."""

@@ -2,9 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import attrs
 from loguru import logger
@@ -15,7 +16,8 @@ from broker.actors.heartbeat import Heartbeats
 from broker.actors.store import CLOSE_SECONDS, Store, StoreHandle
 from broker.agents.remote.worker import WorkerAgent
 from broker.clock import Clock, Deadline, SystemClock
-from broker.config import EX_CONFIG, Settings
+from broker.config import EX_CONFIG, Loaded, Settings, take
+from broker.config.show import report
 from broker.drain import Drain
 from broker.extensions.dispatch import Hooks
 from broker.extensions.loader import STOPPING, Plugins
@@ -29,9 +31,11 @@ from broker.store.port import Engine, StoreError
 from broker.system import ActorSystem
 from broker.tasks import spawn
 from broker.traces import Traces
+from broker.vitals.journal import Journal
 from broker.vitals.lag import LoopLag
 from broker.vitals.load import Load
 from broker.vitals.memory import Memory
+from broker.vitals.series import Series
 from broker.vitals.watchdog import Watchdog
 from broker.web.actions import ACTIONS
 from broker.web.front import CannotListen, Door, Front
@@ -64,8 +68,11 @@ class App:
         clock: time.
         facade: what plugins may ask of the broker; one of its own if left out.
         front: makes what serves sockets and requests; a server of its own if left out.
+        loaded: where the settings come from; a program's own if left out.
 
     Attributes:
+        loaded: the settings that are in force, and where they come from.
+        waiting: names of settings that were changed, and need a restart.
         clean: whether everything that was given to the store is in it, once the broker has stopped.
     """
 
@@ -77,15 +84,19 @@ class App:
         *,
         facade: Facade | None = None,
         front: Callable[[Services], Door] = Front,
+        loaded: Loaded | None = None,
     ) -> None:
         self.settings = settings
+        self.loaded = take(settings) if loaded is None else loaded
         self.plugins = plugins
         self.clock = clock or SystemClock()
         self.facade = facade or Facade(Stats(), self.clock, reserved=ACTIONS)
         self.stats = self.facade.stats
         self.traces = Traces(self.clock.now)
+        self.waiting: list[str] = []
         self.port = settings.listen.port
         self.clean = True
+        self._journal = Journal()
         self._make_front = front
         self._deadline = Deadline(self.clock, math.inf)
         self._undo: list[Callable[[], object]] = []
@@ -97,6 +108,7 @@ class App:
             CannotStart: something cannot be had; what was started is stopped again.
         """
         try:
+            self._undo.append(self._journal.close)
             self._start_watchdog()
             self._start_store()
             self._start_plugins()
@@ -140,8 +152,12 @@ class App:
             except Exception as e:  # noqa: BLE001 - stopping goes on
                 logger.opt(exception=e).error("a part of the broker did not stop cleanly")
 
-    def reload(self, settings: Settings) -> list[str]:
+    def reload(self, settings: Settings, written: Mapping[str, str] = MappingProxyType({})) -> list[str]:
         """Take over what can change while the broker runs, after all was checked; return what needs a restart.
+
+        Args:
+            settings: all of them, as they are to be.
+            written: where they come from, as in `Loaded`.
 
         Raises:
             ConfigErrors: something is wrong with a plugin's block or beside what stays in force; nothing was taken.
@@ -152,7 +168,17 @@ class App:
         waiting = self.plugins.reload(settings.plugins, checked)
         self.settings = self.services.settings = attrs.evolve(merged, plugins=self.plugins.blocks)
         self.front.resize()
-        return reload.changes(merged, settings) + waiting
+        self.waiting = reload.changes(merged, settings) + waiting
+        found = reload.origins(self.loaded.origins, written, self.waiting)
+        self.loaded = attrs.evolve(self.loaded, settings=self.settings, origins=found)
+        return self.waiting
+
+    def keep_log(self) -> None:
+        """Keep the newest lines of the log at hand, from now on; again, when the log was set up anew.
+
+        For a process that is the broker's alone: a program around it has a log of its own.
+        """
+        self._journal.open(self.settings.log.level)
 
     # -- starting -----------------------------------------------------------------------------------
 
@@ -231,10 +257,11 @@ class App:
 
     async def _listen(self) -> None:
         memory = Memory(self.settings.limits.memory, self.clock)
-        self.services = self._make_services(memory)
         lag = LoopLag(self.clock, self.stats.lag_seconds)
+        series = Series(self.stats, self.clock, lag.worst)
+        self.services = self._make_services(memory, series)
         self._show_vitals(lag)
-        for part in (self.services.heartbeats, lag, memory):
+        for part in (self.services.heartbeats, lag, memory, series):
             part.start()
             self._undo.append(part.stop)
         try:
@@ -247,7 +274,7 @@ class App:
         await self.front.start()
         self.port = self.front.port
 
-    def _make_services(self, memory: Memory) -> Services:
+    def _make_services(self, memory: Memory, series: Series) -> Services:
         heartbeat = self.settings.heartbeat
         return Services(
             settings=self.settings,
@@ -263,11 +290,18 @@ class App:
             formats=make_formats(self.settings.limits.message_timeout, self.clock.now),
             node=new_id(),
             traces=self.traces,
+            series=series,
+            journal=self._journal,
+            configuration=self._configuration,
             open_to_all=not self.hooks.identifies,
             workers={name: kind for name, kind in self.kinds.items() if isinstance(kind, WorkerAgent)},
             plugin_rows=lambda: self.plugins.rows(self.stats, self.hooks.troubles()),
             load=Load(lambda: memory.short, lambda: self.store.behind, self.system.is_live),
         )
+
+    def _configuration(self) -> dict[str, Any]:
+        made = [record.settings for record in self.plugins.records]
+        return {**report(self.loaded, made), "waiting": self.waiting}
 
     def _show_vitals(self, lag: LoopLag) -> None:
         gauges.show_memory(self.stats)

@@ -61,6 +61,7 @@ class Broker(Facade):
         loaded = _loaded(settings)
         named = _by_name(plugins)
         self._settings = _naming(loaded.settings, named)
+        self._loaded = attrs.evolve(loaded, settings=self._settings)
         classes = {name: plugin for name, plugin in named.items() if plugin is not None}
         self._plugins = load_plugins(self._settings, loaded.file, classes)
         if self._plugins.problems:
@@ -97,7 +98,7 @@ class Broker(Facade):
         if unheard := sorted(APART.intersection(reload.changes(Settings(), self._settings))):
             text = "the application has a server and a log of its own, so these count for nothing: {}"
             logger.warning(text, ", ".join(unheard))
-        app = App(self._settings, self._plugins, facade=self, front=entrance.open)
+        app = App(self._settings, self._plugins, facade=self, front=entrance.open, loaded=self._loaded)
         await app.start()
         self._app = app
         yield

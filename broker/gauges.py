@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from broker.actors.ref import LoopRef
 from broker.actors.registry import Registry
 from broker.actors.supervisor import Supervisor
-from broker.agents.port import AgentKind
+from broker.agents.port import AgentKind, Restarting
 from broker.agents.remote.pool import Pool
 from broker.extensions.dispatch import Hooks
 from broker.hooks import Plugin
@@ -69,6 +69,7 @@ def show_memory(stats: Stats) -> None:
 
 def _figures(kind: AgentKind) -> Agents:
     try:
-        return Agents(len(kind.members) if isinstance(kind, Pool) else None, kind.capacity)
+        linked = len(kind.members) if isinstance(kind, Pool) else None
+        return Agents(linked, kind.capacity, kind.restarts if isinstance(kind, Restarting) else 0)
     except Exception:  # noqa: BLE001 - a kind that cannot say takes no turns; its bridge logs it
         return Agents(None, 0)

@@ -20,7 +20,17 @@ from loguru import logger
 if TYPE_CHECKING:
     from loguru import Logger, Message, Record
 
-__all__ = ["IDS", "InterceptHandler", "Limiter", "configure", "escape", "limited"]
+__all__ = [
+    "IDS",
+    "InterceptHandler",
+    "Limiter",
+    "component",
+    "configure",
+    "details",
+    "escape",
+    "limited",
+    "written_at",
+]
 
 IDS: Final = ("conn", "session", "turn", "request")
 """Ids that a line carries where they are bound."""
@@ -71,7 +81,8 @@ def _coloured(environ: Mapping[str, str], *, terminal: bool) -> bool:
     return bool(environ.get("FORCE_COLOR")) or (terminal and environ.get("TERM") != "dumb")
 
 
-def _component(record: "Record") -> str:
+def component(record: "Record") -> str:
+    """Return which part of the program a line is of."""
     return str(record["extra"].get("logger") or record["name"] or "")
 
 
@@ -83,7 +94,7 @@ def _text_sink(out: IO[str], *, colour: bool) -> "Callable[[Message], None]":
         extra = record["extra"]
         ids = "".join(f" {name}={escape(str(extra[name]))}" for name in IDS if extra.get(name) is not None)
         when = record["time"].isoformat(timespec="milliseconds")[11:23]
-        name = _component(record).removeprefix("broker.")
+        name = component(record).removeprefix("broker.")
         lines = [f"{when} {shown} {name}{ids}: {escape(record['message'])}{_repeats(record)}"]
         lines += [f"    {line}" for line in _trace(record)]
         out.write("\n".join(lines) + "\n")
@@ -95,29 +106,36 @@ def _text_sink(out: IO[str], *, colour: bool) -> "Callable[[Message], None]":
 def _json_sink(out: IO[str]) -> "Callable[[Message], None]":
     def write(message: "Message") -> None:
         record = message.record
-        extra = record["extra"]
         entry: dict[str, Any] = {
-            "time": _rfc3339(record["time"]),
+            "time": written_at(record["time"]),
             "level": record["level"].name.lower(),
-            "logger": _component(record),
+            "logger": component(record),
             "message": escape(record["message"]),
+            **details(record),
         }
-        entry |= {name: escape(str(extra[name])) for name in IDS if extra.get(name) is not None}
-        if left_out := extra.get("left_out"):
-            entry["left_out"] = left_out
-        if trace := _trace(record):
-            entry["exception"] = "\n".join(trace)
         out.write(_encoder.encode(entry).decode() + "\n")
         out.flush()
 
     return write
 
 
+def details(record: "Record") -> dict[str, Any]:
+    """Return what a line says beside its message: the ids that are bound, how many were left out, the traceback."""
+    extra = record["extra"]
+    found: dict[str, Any] = {name: escape(str(extra[name])) for name in IDS if extra.get(name) is not None}
+    if left_out := extra.get("left_out"):
+        found["left_out"] = left_out
+    if trace := _trace(record):
+        found["exception"] = "\n".join(trace)
+    return found
+
+
 def _unformatted(_: "Record") -> str:
     return ""
 
 
-def _rfc3339(when: datetime) -> str:
+def written_at(when: datetime) -> str:
+    """Return a line's time as JSON lines have it."""
     return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -31,18 +31,19 @@ SWITCH_SECONDS: Final = 0.0005
 """How soon the loop lets the store's threads have the interpreter; Python's own 5 ms is many commits long."""
 
 
-def run(loaded: Loaded, reload: Callable[[], Loaded]) -> int:
+def run(loaded: Loaded, reload: Callable[[], Loaded], announce: Callable[[App], object] | None = None) -> int:
     """Run a broker until a signal stops it; return the process's exit code.
 
     Args:
         loaded: the configuration.
         reload: reads it again, at SIGHUP.
+        announce: says that the broker is ready, in the loop; left out, a line on stdout does.
     """
     settings = loaded.settings
     sys.setswitchinterval(SWITCH_SECONDS)
     logs.configure(settings.log.level, settings.log.format)
     with asyncio.Runner(loop_factory=_loop_factory(settings.runtime.loop)) as runner:
-        code = runner.run(_main(loaded, reload))
+        code = runner.run(_main(loaded, reload, announce or _announce))
         _insist(code)
     return code
 
@@ -57,13 +58,14 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-async def _main(loaded: Loaded, reload: Callable[[], Loaded]) -> int:
+async def _main(loaded: Loaded, reload: Callable[[], Loaded], announce: Callable[[App], object]) -> int:
     changed, stopping = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, changed.set)  # first of all: unheard, it would end the process
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _on_stop, stopping)
-    app = App(loaded.settings, load_plugins(loaded.settings, loaded.file))
+    app = App(loaded.settings, load_plugins(loaded.settings, loaded.file), loaded=loaded)
+    app.keep_log()
     try:
         await app.start()
     except CannotStart as e:
@@ -72,7 +74,7 @@ async def _main(loaded: Loaded, reload: Callable[[], Loaded]) -> int:
     reloading = spawn(_reload_when(changed, app, reload), name="reload the configuration")
     gc.freeze()  # what has been made until now stays: the collector need not look at it again
     gc.set_threshold(*COLLECT)
-    _announce(app)
+    announce(app)
     began = time.monotonic()
     await stopping.wait()
     reloading.cancel()
@@ -124,7 +126,7 @@ async def _reload(app: App, reload: Callable[[], Loaded]) -> None:
     """Read the configuration again; a broken one is reported and the one in force stays, whole."""
     try:
         loaded = await asyncio.to_thread(reload)  # a large file, or a disk that is slow, holds up nobody
-        waiting = app.reload(loaded.settings)
+        waiting = app.reload(loaded.settings, loaded.origins)
     except ConfigErrors as e:
         logger.error("the configuration was not reloaded, the old one stays in force:\n{}", e.render())
         return
@@ -132,6 +134,7 @@ async def _reload(app: App, reload: Callable[[], Loaded]) -> None:
         logger.error("the configuration was not reloaded, the old one stays in force: {}", e)
         return
     logs.configure(loaded.settings.log.level, loaded.settings.log.format)
+    app.keep_log()
     if waiting:
         logger.warning("the configuration was reloaded; a restart is needed for: {}", ", ".join(waiting))
     else:

@@ -1,6 +1,6 @@
 """What of a changed configuration a running broker takes over, and what waits for a restart (PROTOCOL section 7)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
@@ -9,7 +9,7 @@ from broker.config import ConfigErrors, Located, Problem, Settings
 from broker.config.checks import clashes
 from broker.config.tree import Place
 
-__all__ = ["LIVE", "changes", "check", "merge"]
+__all__ = ["LIVE", "changes", "check", "merge", "origins"]
 
 LIVE: Final[Mapping[str, frozenset[str]]] = {
     "listen": frozenset({"hosts", "max_connections", "origins"}),
@@ -63,3 +63,16 @@ def _changes(one: Any, other: Any, path: str) -> Iterator[str]:
             yield from (f"{name}.{key}" for key in keys if ours.get(key) != theirs.get(key))
         else:
             yield name
+
+
+def origins(before: Mapping[str, str], after: Mapping[str, str], waiting: Sequence[str]) -> dict[str, str]:
+    """Return where the settings in force were written: those that wait for a restart as before, all others as now.
+
+    Args:
+        before: where they were written until now, by their dotted names.
+        after: where the new ones were.
+        waiting: names of what waits, of settings or of blocks.
+    """
+    kept = tuple(f"{name}." for name in waiting)
+    old = {name: origin for name, origin in before.items() if f"{name}.".startswith(kept)}
+    return {**{name: origin for name, origin in after.items() if not f"{name}.".startswith(kept)}, **old}

@@ -14,13 +14,16 @@ from typing import Any, Final
 
 import attrs
 
-__all__ = ["DURATIONS", "LATENCIES", "RESPONSES", "Agents", "Histogram", "Stats"]
+__all__ = ["DURATIONS", "FIRST_TOKENS", "LATENCIES", "RESPONSES", "Agents", "Histogram", "Profile", "Stats"]
 
 LATENCIES: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Bounds in seconds for what should take milliseconds: a commit, a delivery."""
 
 DURATIONS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
-"""Bounds in seconds for what an agent takes: a first token, a turn."""
+"""Bounds in seconds for what an agent takes for a turn."""
+
+FIRST_TOKENS: Final = (0.005, 0.01, 0.025, 0.05, *DURATIONS)
+"""Bounds in seconds for what it takes until it says something."""
 
 RESPONSES: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Bounds in seconds for how long somebody waits for an answer."""
@@ -92,6 +95,10 @@ def _durations() -> Histogram:
     return Histogram(DURATIONS)
 
 
+def _first_tokens() -> Histogram:
+    return Histogram(FIRST_TOKENS)
+
+
 def _lags() -> Histogram:
     return Histogram(LAGS)
 
@@ -119,10 +126,31 @@ class Agents:
     Attributes:
         linked: how many are there; None for a kind that has none until a turn needs one.
         capacity: turns that may be under way at the same time; None for no limit.
+        restarts: times that one went without having been sent away: a process that died, a link that broke.
     """
 
     linked: int | None
     capacity: int | None
+    restarts: int = 0
+
+
+@attrs.define(eq=False)
+class Profile:
+    """What has become of the turns of one agent profile.
+
+    Attributes:
+        queued: turns that wait for it now.
+        in_flight: turns that it has now.
+        outcomes: turns that have ended, by outcome (PROTOCOL 3).
+        first_token_seconds: from a turn's dispatch to its agent's first output.
+        trouble: of the newest turn that ended badly when, in milliseconds since the epoch, and why; None for none.
+    """
+
+    queued: int = 0
+    in_flight: int = 0
+    outcomes: Counter[str] = attrs.field(factory=Counter)
+    first_token_seconds: Histogram = attrs.field(factory=_first_tokens)
+    trouble: tuple[int, str] | None = None
 
 
 @attrs.define(eq=False)
@@ -133,6 +161,7 @@ class Stats:
         started_at: `time.monotonic()` at which the broker began.
         connections: open now.
         connections_total: ever opened.
+        connections_peak: the most that were open at the same time.
         requests: requests answered over HTTP, by class of status such as `2xx`; those that became sockets are none.
         handshakes: by outcome, `accepted` or the code of the refusal.
         messages_in: messages taken from clients.
@@ -170,12 +199,14 @@ class Stats:
         outboxes: returns for each connection the bytes that wait for its client.
         mailboxes: returns for each actor its class and the messages that wait for it.
         agents: returns the agents of each profile.
+        profiles: what has become of the turns of each agent profile, by its name.
         plugins: returns for each plugin whether it can do its work.
     """
 
     started_at: float = attrs.field(factory=time.monotonic)
     connections: int = 0
     connections_total: int = 0
+    connections_peak: int = 0
     requests: Counter[str] = attrs.field(factory=Counter)
     handshakes: Counter[str] = attrs.field(factory=Counter)
     messages_in: int = 0
@@ -198,7 +229,7 @@ class Stats:
     actor_failures: Counter[str] = attrs.field(factory=Counter)
     request_seconds: Histogram = attrs.field(factory=_responses)
     turn_seconds: Histogram = attrs.field(factory=_durations)
-    first_token_seconds: Histogram = attrs.field(factory=_durations)
+    first_token_seconds: Histogram = attrs.field(factory=_first_tokens)
     commit_seconds: Histogram = attrs.field(factory=_latencies)
     delivery_seconds: Histogram = attrs.field(factory=_latencies)
     lag_seconds: Histogram = attrs.field(factory=_lags)
@@ -213,4 +244,11 @@ class Stats:
     outboxes: Callable[[], Iterable[int]] = _nobody
     mailboxes: Callable[[], Iterable[tuple[str, int]]] = _nobody
     agents: Callable[[], Mapping[str, Agents]] = _no_names
+    profiles: dict[str, Profile] = attrs.field(factory=dict)
     plugins: Callable[[], Mapping[str, bool]] = _no_names
+
+    def connect(self) -> None:
+        """Count one more connection."""
+        self.connections += 1
+        self.connections_total += 1
+        self.connections_peak = max(self.connections_peak, self.connections)

@@ -33,7 +33,7 @@ from broker.extensions.dispatch import Hooks
 from broker.extensions.dispatching import decide
 from broker.hooks import TurnEnded
 from broker.messages import Record, SessionRow
-from broker.stats import Stats
+from broker.stats import Profile, Stats
 from broker.store.port import StoreError
 from broker.traces import Traces
 
@@ -75,6 +75,7 @@ class ActorSystem:
         self.kinds: dict[str, AgentKind] = {
             name: kind_for(profile, self._mark, stats.errors) for name, profile in settings.agents.items()
         }
+        stats.profiles.update({name: Profile() for name in settings.agents})
         self._agents = Agents(
             settings.agents,
             self.kinds,

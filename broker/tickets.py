@@ -76,11 +76,13 @@ class Tickets:
     Args:
         clock: time; a ticket's end is measured by the clock that never jumps.
         limit: how many there may be.
+        seconds: how long each can be shown.
     """
 
-    def __init__(self, clock: Clock, limit: int = LIMIT) -> None:
+    def __init__(self, clock: Clock, limit: int = LIMIT, seconds: float = TICKET_SECONDS) -> None:
         self._clock = clock
         self._limit = limit
+        self._seconds = seconds
         self._waiting: dict[bytes, _Waiting] = {}  # oldest first, and all live equally long
 
     def __len__(self) -> int:
@@ -99,8 +101,8 @@ class Tickets:
         if len(self._waiting) >= self._limit:
             raise BrokerError("overloaded", f"{self._limit} tickets wait to be shown already.", retry_after=1.0)
         text = secrets.token_urlsafe(ENTROPY)
-        self._waiting[_digest(text)] = _Waiting(self._clock.monotonic() + TICKET_SECONDS, grants)
-        return Ticket(text, self._clock.now() + round(TICKET_SECONDS * 1000), grants)
+        self._waiting[_digest(text)] = _Waiting(self._clock.monotonic() + self._seconds, grants)
+        return Ticket(text, self._clock.now() + round(self._seconds * 1000), grants)
 
     def redeem(self, text: str) -> Principal | None:
         """Return whom a ticket lets in, and take it; None for one that was shown, is too old, or never was."""

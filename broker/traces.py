@@ -22,7 +22,7 @@ STEPS: Final = 100
 REASON: Final = 300
 """Characters kept of a reason."""
 SAME: Final = 16
-"""Traces that one client's id leads to, the newest: it is unique for one user in one session only (P4)."""
+"""Traces that one id leads to, the newest: a client's is unique for one user in one session only (P4)."""
 PARTS: Final = 4
 """Of a step: when, where, what, and why."""
 USUAL: Final = 16
@@ -200,13 +200,14 @@ class Traces:
             trace.add(self._now(), where, what, reason)
 
     def find(self, some_id: str) -> Trace | None:
-        """Return the newest trace of a turn, a message or a request that failed; None if none is remembered."""
+        """Return the newest trace of a turn, a message, a session or a request that failed; None if there is none."""
         return next(iter(self.known_as(some_id)), None)
 
     def known_as(self, some_id: str) -> list[Trace]:
-        """Return all traces that an id leads to, newest first: several where a client's id is not its alone (P4)."""
+        """Return the traces that an id leads to, newest first: several of a session, or of a client's id (P4)."""
         # Looked through rather than indexed: a person asks now and then, and messages come all the time.
-        found = [trace for trace in self._by_message.values() if trace.client_msg_id == some_id][: -SAME - 1 : -1]
+        every = self._by_message.values()
+        found = [trace for trace in every if some_id in {trace.client_msg_id, trace.session_id}][: -SAME - 1 : -1]
         trace = self._by_id.get(some_id)
         return found if trace is None or trace in found else [trace, *found]
 

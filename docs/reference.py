@@ -165,10 +165,17 @@ def _default(field: Any) -> str:
 
 def _commands() -> str:
     group = click.Context(cli, info_name="broker", terminal_width=100, **cli.context_settings)
-    helps = [cli.get_help(group)]
-    for name, command in cli.commands.items():
-        helps.append(command.get_help(click.Context(command, group, info_name=name)))
-    return "\n\n".join(["## Command line", *(f"```text\n{text}\n```" for text in helps)])
+    return "\n\n".join(["## Command line", *(f"```text\n{text}\n```" for text in _helps(group))])
+
+
+def _helps(context: click.Context) -> Iterator[str]:
+    """Yield the help of a command, and of those below it."""
+    yield context.command.get_help(context)
+    if isinstance(context.command, click.Group):
+        for name in context.command.list_commands(context):
+            command = context.command.get_command(context, name)
+            if command is not None:
+                yield from _helps(click.Context(command, context, info_name=name))
 
 
 # -- protocol ---------------------------------------------------------------------------------------
@@ -217,6 +224,10 @@ _SAMPLES: Final[tuple[outgoing.Outgoing, ...]] = (
     outgoing.Restarting(2.5),
     outgoing.Broadcast(_FROM, b'{"text":"hi"}'),
     outgoing.Direct(_FROM, b'{"text":"hi"}'),
+    outgoing.Tapped(
+        b'{"at":"2026-11-21T01:24:40.539Z","what":"message","name":"room.publish","connection_id":"c1","user":"ann",'
+        b'"room":"lobby","protocol":"broker.v1.json","size":98,"data":{"room":"lobby","data":{"text":"hi"}}}'
+    ),
 )
 
 

@@ -213,6 +213,8 @@ def _traffic(stats: Stats) -> Iterator[Metric]:
     yield GaugeMetricFamily("broker_connections", "Connections open now.", stats.connections)
     limit = stats.connections_limit()
     yield GaugeMetricFamily("broker_connections_limit", "Connections that there may be.", limit)
+    peak = "The most connections that were open at the same time."
+    yield GaugeMetricFamily("broker_connections_peak", peak, stats.connections_peak)
     yield CounterMetricFamily("broker_connections_opened", "Connections ever opened.", stats.connections_total)
     handshakes = dict.fromkeys(("accepted", *ERRORS), 0) | stats.handshakes
     yield _counter("broker_handshakes", "Handshakes, by outcome.", "outcome", handshakes)
@@ -293,6 +295,14 @@ def _parts(stats: Stats) -> Iterator[Metric]:
         "agent",
         places,
     )
+    profiles = stats.profiles
+    running = {name: profile.in_flight for name, profile in profiles.items()}
+    yield _gauge("broker_agent_turns", "Turns that agents have now, by profile.", "agent", running)
+    queued = {name: profile.queued for name, profile in profiles.items()}
+    yield _gauge("broker_agent_queue", "Turns that wait for agents now, by profile.", "agent", queued)
+    restarts = {name: agent.restarts for name, agent in agents.items()}
+    lost = "Agents that died and were started again, or whose links broke, by profile."
+    yield _counter("broker_agent_restarts", lost, "agent", restarts)
     plugins = stats.plugins()
     yield _gauge("broker_plugin_up", "1 if the plugin can do its work.", "plugin", plugins)
     errors = dict.fromkeys(plugins, 0) | stats.plugin_errors

@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1]
 LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(names.split())
     for names in (
-        "broker errors messages clock ids tasks stats logs traces",
+        "broker errors messages clock ids tasks stats logs traces nearby",
         "operations sessions config tickets vitals projects",
-        "protocol turns hooks reload",
+        "protocol turns hooks reload passes",
         "store agents extensions",
         "actors",
         "facade web testing gauges drain system",
@@ -38,12 +38,13 @@ PORTS = frozenset({"broker.store.port", "broker.agents.port"})
 """All that actors know of the store's engines and the agents' kinds."""
 
 FOREIGN = {
-    "aiohttp": frozenset({"web", "embed", "agents", "client", "plugins"}),
+    "aiohttp": frozenset({"web", "embed", "agents", "client", "plugins", "cli"}),
     "pykka": frozenset({"actors", "web", "testing"}),
     "anthropic": frozenset({"agents"}),
     "httpx2": frozenset({"agents"}),
     "sqlite3": frozenset({"store"}),
     "click": frozenset({"cli"}),
+    "rich": frozenset({"cli"}),
     "ruamel": frozenset({"config"}),
     "jwt": frozenset({"plugins"}),
     "cryptography": frozenset({"plugins"}),

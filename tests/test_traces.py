@@ -38,7 +38,8 @@ def test_a_turn_goes_on_from_its_message_and_is_found_by_both_ids(traces: Traces
     traces.note("t", "session", "ended", "it was cancelled")
     trace = known(traces, "t")
     assert known(traces, "m") is trace
-    assert traces.find("s") is traces.find("ann") is traces.find("") is None
+    assert known(traces, "s") is trace
+    assert traces.find("ann") is traces.find("") is None
     assert trace.steps == [
         Step(1000, "socket", "received"),
         Step(1002, "session", "accepted"),

@@ -4,6 +4,7 @@ from collections import Counter
 
 from broker.agents.acp.agent import AcpAgent
 from broker.agents.claude.agent import AnthropicAgent
+from broker.agents.demo.agent import DemoAgent
 from broker.agents.echo.agent import EchoAgent
 from broker.agents.port import AgentKind
 from broker.agents.remote.websocket import WebSocketAgent
@@ -12,6 +13,7 @@ from broker.config.profiles import (
     AcpProfile,
     AgentProfile,
     AnthropicProfile,
+    DemoProfile,
     EchoProfile,
     WebSocketProfile,
     WorkerProfile,
@@ -31,6 +33,8 @@ def kind_for(profile: AgentProfile, mark: str | None = None, errors: Counter[str
     match profile:
         case EchoProfile():
             return EchoAgent(profile.delay, profile.chunk, profile.faults)
+        case DemoProfile():
+            return DemoAgent(profile.pace)
         case AcpProfile():
             return AcpAgent(
                 profile.command, profile.env, profile.process, profile.protocol, profile.capacity or None, mark

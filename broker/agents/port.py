@@ -20,6 +20,7 @@ __all__ = [
     "Opening",
     "ProjectKind",
     "ProjectLink",
+    "Restarting",
     "Say",
     "Taken",
     "UserFeedback",
@@ -113,6 +114,17 @@ class AgentKind(Protocol):
 
     async def close(self) -> None:
         """Let go of whatever the profile's links share."""
+
+
+@runtime_checkable
+class Restarting(Protocol):
+    """What an agent kind has on top whose agents may go without having been sent away.
+
+    Attributes:
+        restarts: how often one has: its process died and another was started, or its link broke.
+    """
+
+    restarts: int
 
 
 # -- projects (seed 002) ---------------------------------------------------------------------------------

@@ -13,17 +13,36 @@ from click.exceptions import NoSuchCommand
 
 from broker import __version__
 from broker.cli.options import config_option, load, read
+from broker.cli.output import coloured
 
-__all__ = ["COMMANDS", "cli", "main"]
+__all__ = ["COMMANDS", "SECTIONS", "cli", "main"]
 
 COMMANDS: Final = {
+    "dev": "dev:dev",
+    "init": "init:init",
     "check-config": "config:check_config",
     "config-schema": "config:config_schema",
     "plugins": "plugins:plugins",
     "gentoken": "tokens:gentoken",
     "checktoken": "tokens:checktoken",
+    "doctor": "doctor:doctor",
+    "completion": "completion:completion",
+    "chat": "chat:chat",
+    "send": "send:send",
+    "bench": "bench:bench",
+    "top": "top:top",
+    "tail": "tail:tail",
+    "trace": "trace:trace",
 }
-"""Where each command is: its module here, and its name there. Help lists them in this order."""
+"""Where each command is: its module here, and its name there."""
+
+SECTIONS: Final = {
+    "Run a broker": ("dev", "init", "check-config", "config-schema", "doctor"),
+    "Talk to one": ("chat", "send", "bench"),
+    "Look at one": ("top", "tail", "trace"),
+    "Tokens, plugins, shell": ("gentoken", "checktoken", "plugins", "completion"),
+}
+"""How help lists the commands."""
 
 _FLAGS: Final = {
     "host": "listen.host",
@@ -40,7 +59,17 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands."""
-        return list(COMMANDS)
+        return [name for names in SECTIONS.values() for name in names if name in COMMANDS]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands by what they are for."""
+        width = max(map(len, COMMANDS))
+        room = formatter.width - width - 4
+        for title, names in SECTIONS.items():
+            found = ((name, self.get_command(ctx, name)) for name in names)
+            rows = [(f"{name:<{width}}", command.get_short_help_str(room)) for name, command in found if command]
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a command, imported now."""
@@ -63,7 +92,8 @@ class _Commands(click.Group):
     cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 stopped as asked, 1 crash, 2 usage, 69 port or store unavailable, 78 configuration.",
+    epilog="Exit codes: 0 done, or stopped as asked; 1 failed; 2 usage; 69 no broker, or no port or store for one; "
+    "77 not allowed; 78 configuration.",
 )
 @config_option
 @click.option("--host", metavar="HOST", help="Address to bind (listen.host).")
@@ -79,6 +109,7 @@ def cli(context: click.Context, /, config: Path | None, **flags: str | None) -> 
         _FLAGS[name]: (f"--{name.replace('_', '-')}", value) for name, value in flags.items() if value is not None
     }
     context.obj = (config, overrides)
+    context.color = coloured()
     if context.invoked_subcommand is not None:
         return
     loaded = load(context, None)

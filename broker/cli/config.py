@@ -17,9 +17,9 @@ __all__ = ["check_config", "config_schema"]
 @json_option
 @click.pass_context
 def check_config(context: click.Context, config: Path | None, *, show: bool, as_json: bool) -> None:
-    """Check the configuration, the plugins' settings too, and start nothing."""
+    """Check the configuration and the plugins' settings."""
     from broker.config import ConfigErrors  # noqa: PLC0415
-    from broker.config.show import as_data, as_yaml, leaves  # noqa: PLC0415
+    from broker.config.show import as_data, as_yaml, origins  # noqa: PLC0415
     from broker.extensions.loader import load as load_plugins  # noqa: PLC0415
 
     loaded = load(context, config, as_json=as_json)
@@ -30,7 +30,7 @@ def check_config(context: click.Context, config: Path | None, *, show: bool, as_
         report: dict[str, Any] = {"ok": True, "file": name, "problems": []}
         if show:
             report["settings"] = as_data(loaded)
-            report["origins"] = {".".join(leaf.names): leaf.origin for leaf in leaves(loaded)}
+            report["origins"] = origins(loaded)
         click.echo(json.dumps(report, indent=2))
     elif show:
         click.echo("\n".join(as_yaml(loaded)))

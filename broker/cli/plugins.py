@@ -17,7 +17,10 @@ __all__ = ["plugins"]
 @click.argument("name", required=False)
 @click.pass_context
 def plugins(context: click.Context, config: Path | None, name: str | None, *, as_json: bool) -> None:
-    """List the plugins that were found and what became of each, or say all about the one of this NAME."""
+    """List the plugins that were found, or say all about one.
+
+    NAME is the one, of which the settings and the hooks are shown too.
+    """
     loaded = load(context, config, as_json=as_json)
     from broker.extensions.listing import detail, table  # noqa: PLC0415
     from broker.extensions.loader import describe  # noqa: PLC0415

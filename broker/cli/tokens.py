@@ -33,7 +33,10 @@ def _plugin_option(command: Command) -> Command:
 @json_option
 @click.pass_context
 def gentoken(context: click.Context, /, config: Path | None, plugin: str, *, as_json: bool, **wanted: Any) -> None:
-    """Print a token, signed with the first key of the configuration that can sign."""
+    """Print a token, signed with a key of the configuration.
+
+    It is the first key that can sign.
+    """
     from broker.tokens import Wanted, issue  # noqa: PLC0415
 
     issued = _about_token(context, config, lambda loaded: issue(loaded, plugin, Wanted(**wanted)), as_json=as_json)
@@ -47,9 +50,10 @@ def gentoken(context: click.Context, /, config: Path | None, plugin: str, *, as_
 @json_option
 @click.pass_context
 def checktoken(context: click.Context, config: Path | None, token: str, plugin: str, *, as_json: bool) -> None:
-    """Say what a TOKEN says, or why it would not be let in (exit code 1).
+    """Say what a TOKEN says, or why it would be refused.
 
-    With - the token is read from standard input, and so stays out of the shell's history.
+    The exit code is 1 if it would. With - the token is read from standard input, and so stays out of the shell's
+    history.
     """
     from broker.tokens import LONGEST, check  # noqa: PLC0415
 

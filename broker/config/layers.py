@@ -17,6 +17,8 @@ __all__ = ["overlay"]
 
 PREFIX: Final = "BROKER_"
 FILE_VARIABLE: Final = "BROKER_CONFIG"
+OF_CLIENTS: Final = frozenset({"BROKER_TOKEN", "BROKER_URL"})
+"""What tells programs where a broker is: no settings of one, but often there where one is started."""
 ADDRESS_VARIABLE: Final = "WEBSOCKET_ADDR"
 
 _SERVICE: Final = re.compile(r"BROKER_SERVICE_(HOST|PORT(_\w+)?)|BROKER_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?")
@@ -37,7 +39,8 @@ def overlay(root: Located, environ: Mapping[str, str], flags: Mapping[str, tuple
     """
     problems = list(_address(root, environ.get(ADDRESS_VARIABLE)))
     for variable in sorted(environ):
-        if variable.startswith(PREFIX) and variable != FILE_VARIABLE and not _from_kubernetes(variable, environ):
+        ours = variable.startswith(PREFIX) and variable != FILE_VARIABLE and variable not in OF_CLIENTS
+        if ours and not _from_kubernetes(variable, environ):
             problems += _variable(root, variable, environ[variable])
     for path, (flag, value) in flags.items():
         _put(root, path.split("."), Text(value), Place(flag))

@@ -7,7 +7,7 @@ from msgspec import Meta
 
 from broker.config.forms import HttpUrl, SocketUrl
 from broker.config.secret import Secret
-from broker.config.units import Count, Duration
+from broker.config.units import Count, Duration, Positive, Rate
 
 __all__ = [
     "AcpProfile",
@@ -15,6 +15,7 @@ __all__ = [
     "AnthropicProfile",
     "Approvals",
     "Deadlines",
+    "DemoProfile",
     "EchoProfile",
     "WebSocketProfile",
     "WorkerProfile",
@@ -66,6 +67,23 @@ class EchoProfile:
     delay: Duration = 0.0
     chunk: Literal["word", "char"] = "word"
     faults: bool = False
+    approvals: Approvals = "ask"
+    deadlines: Deadlines = attrs.Factory(Deadlines)
+
+
+@attrs.frozen(kw_only=True)
+class DemoProfile:
+    """The built-in agent that streams an answer written beforehand, with a thought, a tool and a question.
+
+    Attributes:
+        kind: demo.
+        pace: Tokens a second.
+        approvals: Who answers what it asks.
+        deadlines: How long it may take.
+    """
+
+    kind: Literal["demo"] = "demo"
+    pace: Annotated[Rate, Positive] = 30.0
     approvals: Approvals = "ask"
     deadlines: Deadlines = attrs.Factory(Deadlines)
 
@@ -160,5 +178,5 @@ class AnthropicProfile:
     deadlines: Deadlines = attrs.Factory(Deadlines)
 
 
-AgentProfile = EchoProfile | AcpProfile | WebSocketProfile | WorkerProfile | AnthropicProfile
+AgentProfile = EchoProfile | DemoProfile | AcpProfile | WebSocketProfile | WorkerProfile | AnthropicProfile
 """One of the kinds, told apart by `kind`."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from broker.store.port import StoreError
 
-__all__ = ["VERSION", "migrate"]
+__all__ = ["VERSION", "migrate", "version_of"]
 
 APPLICATION: Final = int.from_bytes(b"BRKR", "big")
 
@@ -29,7 +29,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> int:
         StoreError: the file is of a newer broker, or another program's.
         sqlite3.Error: a step failed; the file is at the version before that step.
     """
-    found = _version(connection, path)
+    found = version_of(connection, path)
     for number, script in enumerate(_scripts()[found:], found + 1):
         try:
             connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
@@ -39,7 +39,12 @@ def migrate(connection: sqlite3.Connection, path: Path) -> int:
     return found
 
 
-def _version(connection: sqlite3.Connection, path: Path) -> int:
+def version_of(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the version that a file has; 0 for an empty one.
+
+    Raises:
+        StoreError: the file is of a newer broker, or another program's.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()

@@ -24,6 +24,7 @@ class LoopLag:
         self._seen = seen
         self._due = 0.0
         self._seconds = 0.0
+        self._worst = 0.0
         self._timer: Timer | None = None
 
     def start(self) -> None:
@@ -40,7 +41,13 @@ class LoopLag:
         """Return how late the last sample was, or the one that is due is by now, whichever is more."""
         return max(self._seconds, self._clock.monotonic() - self._due, 0.0)
 
+    def worst(self) -> float:
+        """Return how late the loop was at most since this was asked last."""
+        worst, self._worst = max(self._worst, self.seconds()), 0.0
+        return worst
+
     def _sample(self) -> None:
         self._seconds = max(0.0, self._clock.monotonic() - self._due)
+        self._worst = max(self._worst, self._seconds)
         self._seen.observe(self._seconds)
         self.start()

@@ -109,6 +109,18 @@ async def _tell_trace(caller: Caller, trace_id: str, by: Principal, request_id: 
     caller.respond(request_id, to_json(trace_data(found, trace_id)))
 
 
+@_action("tap", payloads.Tap)
+def _tap(caller: Caller, wanted: payloads.Tap, request_id: RequestId | None) -> None:
+    tap = caller.services.taps.open(caller.peer, caller.ref, wanted)
+    caller.respond(request_id, to_json({"tap": tap}))
+
+
+@_action("untap", asks="tap")
+def _untap(caller: Caller, _: bytes, request_id: RequestId | None) -> None:
+    caller.services.taps.end(caller.peer.connection_id)
+    caller.respond(request_id, b"{}")
+
+
 # -- sessions ---------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Who is at the other end of a request: asked of the plugins, the same way for sockets and for HTTP."""
 
+import re
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -19,6 +20,7 @@ __all__ = [
     "ending",
     "formats_offered",
     "identify",
+    "knock",
     "permit",
     "redeem",
     "require",
@@ -29,6 +31,7 @@ TICKET: Final = "ticket"
 """The query parameter, and the prefix of a subprotocol, that a ticket travels in (PROTOCOL section 5)."""
 _CREDENTIALS: Final = ("bearer.", f"{TICKET}.")
 """What begins items among the subprotocols that are no formats: they are read here, and never sent back."""
+_BEARER: Final = re.compile(r"bearer[ \t]+(\S+)[ \t]*", re.IGNORECASE | re.ASCII)
 _CLOSED_WITH: Final = {
     "forbidden": CloseCode.FORBIDDEN,
     "token_expired": CloseCode.BAD_TOKEN,
@@ -72,7 +75,7 @@ async def identify(request: web.Request, protocol: str) -> Principal:
     Raises:
         BrokerError: a plugin refuses.
     """
-    found = await _ask(request, protocol, None)
+    found = await _recognize(request, protocol)
     if isinstance(found, Undeclared):
         raise BrokerError("unauthenticated")
     return found
@@ -86,10 +89,21 @@ async def admit(request: web.Request, protocol: str) -> Principal | Undeclared:
     """
     text = _ticket(request)
     if text is None:
-        return await _ask(request, protocol, None)
+        return await _recognize(request, protocol)
     tickets = request.app[SERVICES].tickets
     await _ask(request, protocol, tickets.look(text))
     return redeem(tickets, text)
+
+
+async def knock(request: web.Request) -> Principal:
+    """Return nobody, for a request that needs no token, if the gates let it in all the same: there may be too many.
+
+    Raises:
+        BrokerError: a plugin refuses.
+    """
+    nobody = Principal()
+    await _ask(request, "http", nobody)
+    return nobody
 
 
 def redeem(tickets: Tickets, text: str) -> Principal:
@@ -104,8 +118,8 @@ def redeem(tickets: Tickets, text: str) -> Principal:
     return principal
 
 
-async def require(request: web.Request, scope: str) -> Principal:
-    """Return who asks for something over HTTP, if they have the scope.
+async def require(request: web.Request, scope: str | None) -> Principal:
+    """Return who asks for something over HTTP, if they have the scope; without one it is enough to be somebody.
 
     Raises:
         BrokerError: `unauthenticated`, `forbidden`, or what a plugin refuses with.
@@ -116,7 +130,21 @@ async def require(request: web.Request, scope: str) -> Principal:
         return by
     if by.user is None and not by.scopes:
         raise BrokerError("unauthenticated")
+    if scope is None:
+        return by
     raise BrokerError("forbidden", f"This takes the scope {scope}.")
+
+
+async def _recognize(request: web.Request, protocol: str) -> Principal | Undeclared:
+    """Return who asks, by a pass of ours or by the plugins; those are asked in any case, since they may refuse."""
+    text, passes = _bearer(request, protocol), request.app[SERVICES].passes
+    known = None if text is None else passes.look(text)
+    found = await _ask(request, protocol, known)
+    if known is None or text is None:
+        return found
+    if (still := passes.look(text)) is None:
+        raise BrokerError("unauthenticated", "That pass was taken back.")
+    return still
 
 
 async def _ask(request: web.Request, protocol: str, known: Principal | None) -> Principal | Undeclared:
@@ -166,6 +194,16 @@ def without_credentials(request: web.Request) -> web.Request:
     if formats:
         headers[hdrs.SEC_WEBSOCKET_PROTOCOL] = ", ".join(formats)
     return request.clone(headers=headers)
+
+
+def _bearer(request: web.Request, protocol: str) -> str | None:
+    """Return the token that is shown, if it is one: where two differ, that is for the plugins to judge."""
+    prefix = "bearer."
+    fields = (_BEARER.fullmatch(value) for value in request.headers.getall(hdrs.AUTHORIZATION, []))
+    shown = {match[1] for match in fields if match}
+    if protocol != "http":
+        shown |= {item.removeprefix(prefix) for item in _items(request) if item.startswith(prefix)}
+    return shown.pop() if len(shown) == 1 else None
 
 
 def _ticket(request: web.Request) -> str | None:

@@ -64,6 +64,7 @@ def leave(caller: Caller, code: int) -> None:
     services, peer = caller.services, caller.peer
     caller.reader = None  # which holds the caller
     services.registry.tell(Disconnected(peer), urgent=True)
+    services.taps.end(peer.connection_id)
     services.expiry.forget(caller)
     if caller.deadline is not None:
         caller.deadline.cancel()
@@ -98,6 +99,7 @@ async def authenticate(caller: Caller, token: str, request_id: RequestId | None)
         enter(caller)
     else:
         caller.services.registry.tell(Renewed(caller.peer), urgent=True)
+        caller.services.taps.recheck(caller.peer)
         caller.services.expiry.watch(caller, principal.expires_at)
         await _recheck(caller)
     caller.respond(request_id, to_json(_shown(principal)))
@@ -105,12 +107,15 @@ async def authenticate(caller: Caller, token: str, request_id: RequestId | None)
 
 async def _recognize(caller: Caller, token: str) -> Principal:
     services = caller.services
-    known = services.tickets.look(token)
+    ticketed = services.tickets.look(token)
+    known = ticketed or services.passes.look(token)
     if known is None and not services.hooks.auth:
         raise BrokerError("unavailable", "No auth plugin is loaded, so there is nobody to show a token to.")
     principal = await services.hooks.recognize(Auth(caller.peer, token, known))
-    if known is not None:
+    if ticketed is not None:
         principal = redeem(services.tickets, token)
+    elif known is not None:
+        principal = services.passes.look(token)  # it may have been taken back while the gates were asked
     if principal is None:
         raise BrokerError("unauthenticated", "Nobody here knows that token.")
     check_fresh(principal, services.clock)

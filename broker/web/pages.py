@@ -21,6 +21,7 @@ The pages import the client from `/static/client.js`, a neighbour of theirs what
 """
 _TYPES: Final = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
 _HEADERS: Final = {
+    "Access-Control-Allow-Origin": "*",  # pages elsewhere may import the client and the chat; nothing here is secret
     "Cache-Control": "no-cache",  # which is: ask whether it has changed
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

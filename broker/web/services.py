@@ -23,14 +23,18 @@ from broker.errors import BrokerError
 from broker.extensions.dispatch import Hooks
 from broker.hooks import Failure as Broke
 from broker.ids import new_id
+from broker.passes import Passes
 from broker.protocol.dialect import Format
 from broker.protocol.outgoing import Failure, RequestId
 from broker.stats import Stats
 from broker.tickets import Tickets
 from broker.traces import Traces
+from broker.vitals.journal import Journal
 from broker.vitals.load import Load
+from broker.vitals.series import Series
 from broker.web.admission import Admission
 from broker.web.proxies import Proxies
+from broker.web.taps import Taps
 
 __all__ = ["ASK_SECONDS", "SERVICES", "Services", "expected", "to_json"]
 
@@ -57,11 +61,16 @@ class Services:
         ready: whether new clients are wanted; not while draining.
         open_to_all: whether nobody has to say who they are.
         workers: the agent profiles that agents may dial in for, by name.
+        series: the last five minutes in figures.
+        journal: the newest lines of the log.
+        configuration: returns the settings in force and where they come from, secrets hidden.
         plugin_rows: how each plugin fares, for people: `broker.extensions.loader.Plugins.rows`.
         expiry: sends away whose time is over.
         tickets: what backends hand to pages, so that they are let in.
+        passes: what people get for a link that works once.
         load: whether there is room for new work.
         admission: counts who is inside.
+        taps: shows administrators what goes through the broker.
     """
 
     settings: Settings
@@ -75,14 +84,19 @@ class Services:
     formats: Mapping[str, Format]
     node: str
     traces: Traces
+    series: Series
+    journal: Journal
+    configuration: Callable[[], dict[str, Any]]
     ready: bool = False
     open_to_all: bool = True
     workers: Mapping[str, WorkerAgent] = attrs.Factory(dict)
     plugin_rows: Callable[[], list[dict[str, Any]]] = list
     expiry: Expiry = attrs.Factory(lambda self: Expiry(self.clock), takes_self=True)
     tickets: Tickets = attrs.Factory(lambda self: Tickets(self.clock), takes_self=True)
+    passes: Passes = attrs.Factory(lambda self: Passes(self.clock), takes_self=True)
     load: Load = attrs.Factory(Load)
     admission: Admission = attrs.Factory(lambda self: self._admission(), takes_self=True)
+    taps: Taps = attrs.Factory(lambda self: self._taps(), takes_self=True)
 
     def trouble(self) -> str | None:
         """Return why nobody should send us new work; None if they may (PROTOCOL section 5, `/readyz`)."""
@@ -95,6 +109,9 @@ class Services:
     def _admission(self) -> Admission:
         listen, limits = self.settings.listen, self.settings.limits
         return Admission(listen.max_connections, limits.unknown_per_address, Proxies(listen.trusted_proxies))
+
+    def _taps(self) -> Taps:
+        return Taps(self.hooks, self.clock, self.settings.limits.outbox_bytes)
 
     def failure(self, request_id: RequestId | None, error: BaseException, conn: str | None = None) -> Failure:
         """Return what a client is told of an error; what is no refusal is logged, and told as a trace id only."""

@@ -71,8 +71,7 @@ async def _serve(
     dialect = wire.dialect(request.query)
     ref = Connection.start(peer, wire, transport, int(socket.compress), services.connection, dialect)
     ref.tell(_welcome(services, peer))
-    services.stats.connections += 1
-    services.stats.connections_total += 1
+    services.stats.connect()
     services.heartbeats.add(ref)
     caller = Passage(services, ACTIONS, peer, dialect or wire, ref, guest_of(request))
     if caller.watch is not None and ref.actor is not None:

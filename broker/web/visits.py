@@ -9,6 +9,7 @@ from aiohttp import web
 from loguru import logger
 
 from broker.messages import Principal
+from broker.vitals.journal import UNKEPT
 from broker.web.problems import Handler
 from broker.web.services import SERVICES
 
@@ -16,6 +17,8 @@ __all__ = ["introduce", "place_visit", "visits"]
 
 PATH: Final = 256
 """Characters of a path that are logged."""
+LOG: Final = "/api/v1/log"
+"""Where the log is read; who follows it would find himself there."""
 GONE: Final = 499
 """Of a request whose client did not wait for the answer; nobody is told this status."""
 
@@ -75,4 +78,5 @@ def _log(request: web.Request, visit: Visit, status: int, seconds: float) -> Non
     path = request.rel_url.raw_path[:PATH]  # without the query, in which tickets travel
     who = "" if visit.user is None else f" as {visit.user}"
     text = "{} {} {} in {:.1f} ms from {}{}"
-    logger.info(text, request.method, path, status, seconds * 1000, visit.address, who)
+    line = logger.bind(**{UNKEPT: True}) if path == LOG else logger
+    line.info(text, request.method, path, status, seconds * 1000, visit.address, who)

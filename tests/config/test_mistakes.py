@@ -7,7 +7,7 @@ import pytest
 
 from broker.config import ConfigErrors, Loaded, load
 
-KINDS = "echo, acp, websocket, worker, anthropic"
+KINDS = "echo, demo, acp, websocket, worker, anthropic"
 
 EXPOSED = (
     "reachable from other machines, and nobody has to show a token; "

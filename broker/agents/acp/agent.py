@@ -41,6 +41,7 @@ class AcpAgent:
         cwd: where it works in a session that names no directory, and where a shared process runs.
         clock: measures the processes' lives and the waits between them.
         on_capacity: never called: the capacity does not change.
+        restarts: processes that were started in the place of one that had died.
     """
 
     command: Sequence[str]
@@ -53,6 +54,7 @@ class AcpAgent:
     cwd: str = attrs.Factory(os.getcwd)
     clock: Clock = attrs.field(factory=SystemClock, repr=False)
     on_capacity: Callable[[], None] = attrs.field(default=lambda: None, init=False, repr=False)
+    restarts: int = attrs.field(default=0, init=False, repr=False)
     _folders: Folders = attrs.field(factory=Folders, init=False, repr=False)
     _links: set["AcpLink"] = attrs.field(factory=set, init=False, repr=False)
     _shared: Host | None = attrs.field(default=None, init=False, repr=False)
@@ -75,7 +77,10 @@ class AcpAgent:
 
     def _host(self, label: str, cwd: str) -> Host:
         program = Program(self.command, self.env, self.protocol, self.mark, self.line_limit)
-        return Host(program, cwd, label=label, clock=self.clock)
+        return Host(program, cwd, label=label, clock=self.clock, on_restart=self._count_restart)
+
+    def _count_restart(self) -> None:
+        self.restarts += 1
 
     async def close(self) -> None:
         """Close every line that is still open, and wait until all processes are gone."""

@@ -1,7 +1,7 @@
 """An ACP agent's process: started when a session wants it, again when it died, killed when nobody is left."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import attrs
@@ -20,6 +20,10 @@ __all__ = ["Host", "Program"]
 
 _MUTE: Final = "the agent was cut off: it did not heed what another session asked of it"
 _STOPPED: Final = "the agent's process is stopped"
+
+
+def _nothing() -> None:
+    return
 
 
 @attrs.frozen
@@ -49,13 +53,18 @@ class Host:
         cwd: where.
         label: what it is called in the log.
         clock: measures its life and its waits.
+        on_restart: called when a process is started in the place of one that had died.
     """
 
-    def __init__(self, program: Program, cwd: str, *, label: str, clock: Clock) -> None:
+    def __init__(
+        self, program: Program, cwd: str, *, label: str, clock: Clock, on_restart: Callable[[], None] = _nothing
+    ) -> None:
         self._program = program
         self._cwd = cwd
         self._label = label
         self._clock = clock
+        self._on_restart = on_restart
+        self._died = False
         self._backoff = Backoff()
         self._guests: dict[Dialogue, None] = {}
         self._pausing: set[Dialogue] = set()
@@ -146,6 +155,9 @@ class Host:
 
     def _launch(self) -> None:
         self._waiting = None
+        if self._died:
+            self._died = False
+            self._on_restart()
         self._born = self._clock.monotonic()
         board = self._board = Switchboard(self._program.protocol, up=self._greeted, down=self._unfit)
         child = self._child = Child(
@@ -200,6 +212,7 @@ class Host:
 
     def _fail(self, reason: str, error: BrokerError | None = None) -> None:
         """It died, or might as well have."""
+        self._died = True
         self._backoff.died(self._clock.monotonic() - self._born)
         self._end(reason, error)
 

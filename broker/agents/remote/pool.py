@@ -44,6 +44,7 @@ class Pool:
         ledger: the turns that are known.
         projects: what is said of projects.
         closed: whether no agent is taken any more.
+        restarts: links that have ended without a good-bye.
     """
 
     def __init__(self, *, reattach: float, clock: Clock) -> None:
@@ -52,6 +53,7 @@ class Pool:
         self.ledger = Ledger()
         self.projects = Projects(self)
         self.closed = False
+        self.restarts = 0
         self.clock = clock
         self._reattach = reattach
         self._waiting: dict[str, Job] = {}
@@ -237,6 +239,7 @@ class Pool:
         if member not in self.members:
             return
         self.members.remove(member)
+        self.restarts += not clean
         self.projects.left(member)
         for job in list(member.jobs.values()):
             member.drop(job)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from functools import cache, partial
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Literal, NotRequired, TypedDict
 
 from broker import __version__
 from broker.errors import CLOSE_REASONS, ERRORS, CloseCode, may_reconnect
@@ -24,6 +24,37 @@ class Authenticated(TypedDict):
     expires_at: answers.Time | None
 
 
+class Tapping(TypedDict):
+    """What a client watches now."""
+
+    tap: str
+
+
+class Tapped(TypedDict):
+    """Something that went through the broker, what is not known or not shown of it left out.
+
+    `name` is the action of a message, the kind of a record, the name of an event. `data` is what was said; its first
+    4096 bytes as text if it is longer (`cut`). `missed` counts what came before it and was left out, since the client
+    reads too slowly. After what is `ended` nothing more comes.
+    """
+
+    at: answers.Time
+    what: Literal["message", "record", "event", "connection", "ended"]
+    name: str
+    connection_id: NotRequired[str]
+    user: NotRequired[str]
+    session_id: NotRequired[str]
+    room: NotRequired[str]
+    turn_id: NotRequired[str]
+    seq: NotRequired[int]
+    protocol: NotRequired[str]
+    kind: NotRequired[str]
+    size: NotRequired[int]
+    data: NotRequired[Any]
+    cut: NotRequired[bool]
+    missed: NotRequired[int]
+
+
 ANSWERS: Final[Mapping[str, Any]] = {
     "auth": Authenticated,
     "broadcast": answers.Delivered,
@@ -35,6 +66,7 @@ ANSWERS: Final[Mapping[str, Any]] = {
     "room.history": answers.Events,
     "project.feedback": answers.FeedbackAnswer,
     "trace": status.Traced,
+    "tap": Tapping,
 }
 """What actions answer, of those that answer as the HTTP API does."""
 RECORDS: Final = (
@@ -106,7 +138,7 @@ def _payload_of(row: ActionRow) -> type | None:
 
 def _schemas() -> dict[str, Any]:
     payloads = [payload for payload in map(_payload_of, ACTIONS.values()) if payload is not None]
-    classes = [*payloads, *ANSWERS.values(), answers.Sender]
+    classes = [*payloads, *ANSWERS.values(), answers.Sender, Tapped]
     schemas = schemas_of(classes, "#/components/schemas/")
     error = {
         "type": "object",
@@ -169,6 +201,7 @@ def _notifications() -> Iterator[tuple[str, dict[str, Any]]]:
     wait = {"type": "object", "properties": {"retry_after": {"type": "number"}}, "required": ["retry_after"]}
     yield "session.detached", _notification("session.detached", **session, data=gone)
     yield "room.left", _notification("room.left", room=_TEXT, data=gone)
+    yield "tap.notification", _notification("tap", data={"$ref": "#/components/schemas/Tapped"})
     yield "restarting", _notification("restarting", data=wait)
     yield "room.event", _notification("room.event", room=_TEXT, seq=(_SEQ, None), data=happening, **{"from": _SENDER})
     yield "broadcast.notification", _notification("broadcast", data={}, **{"from": _SENDER})

@@ -95,10 +95,11 @@ class Disconnect:
     *("POST", "/users/{user}/disconnect", "user.disconnect", Disconnect), answer=answers.Disconnected, resource="user"
 )
 async def disconnect_user(call: Call, whom: Disconnect) -> Any:
-    """Disconnect a user everywhere: connections are closed with 4510, tickets not shown yet are void.
+    """Disconnect a user everywhere: connections are closed with 4510, tickets not shown yet and passes are void.
 
     What the user shows next is taken as before; to have it refused is the affair of whoever issues tokens.
     """
     call.services.tickets.void(whom.user)
+    call.services.passes.void(whom.user)
     code = CloseCode.DISCONNECTED_BY_OPERATOR
     return {"disconnected": await call.ask(HangSome(lambda peer: peer.principal.user == whom.user, code, whom.reason))}

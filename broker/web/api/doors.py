@@ -9,22 +9,20 @@ from broker.messages import Principal
 from broker.web.identity import require
 from broker.web.services import SERVICES
 
-__all__ = ["SCOPE", "admit", "dress", "preflight"]
+__all__ = ["admit", "dress", "preflight"]
 
-SCOPE: Final = "api"
-"""What a backend has to have (PROTOCOL section 5)."""
 _READABLE: Final = "Idempotent-Replayed, Location, Retry-After"
 _SENDABLE: Final = "Authorization, Content-Type, Idempotency-Key"
 PREFLIGHT_SECONDS: Final = 600
 
 
-async def admit(request: web.Request) -> Principal:
-    """Return who asks, if it is one of those for whom the API is.
+async def admit(request: web.Request, scope: str | None) -> Principal:
+    """Return who asks, if it is one of those for whom this is: who have the scope; without one everybody who is known.
 
     Raises:
         BrokerError: `unauthenticated`, `forbidden`, or what a plugin refuses with.
     """
-    return await require(request, SCOPE)
+    return await require(request, scope)
 
 
 def dress(request: web.Request, response: web.StreamResponse) -> None:

@@ -18,9 +18,11 @@ from broker.messages import Principal
 from broker.web.content import SAYS
 from broker.web.services import ASK_SECONDS, Services, to_json
 
-__all__ = ["ENDPOINTS", "PREFIX", "Call", "Endpoint", "Nothing", "endpoint"]
+__all__ = ["ENDPOINTS", "PREFIX", "SCOPE", "Call", "Endpoint", "Nothing", "endpoint"]
 
 PREFIX: Final = "/api/v1"
+SCOPE: Final = "api"
+"""What a backend has to have (PROTOCOL section 5)."""
 _NAME: Final = re.compile(r"[.\[]")
 
 
@@ -60,6 +62,15 @@ class Call:
         """
         await self.gate(self.services.hooks.permission, Permission(self.by, operation, resource))
 
+    def administer(self) -> None:
+        """Refuse who is no administrator.
+
+        Raises:
+            BrokerError: `forbidden`.
+        """
+        if "admin" not in self.by.scopes:
+            raise BrokerError("forbidden", "This takes the scope admin.")
+
     async def passed(self, operation: str, resource: str | None, payload: Any) -> Any:
         """Return the payload with what the content gates let be said; raises as `permit`."""
         says, hooks = SAYS.get(operation), self.services.hooks
@@ -95,6 +106,8 @@ class Endpoint:
         errors: the codes it may be refused with, beside those that any may.
         fixed: fields of the payload that the path stands for.
         replayed: whether the same request with the same Idempotency-Key is given the same answer again.
+        scope: what who asks has to have; None if it is enough to be somebody.
+        public: whether it takes no token at all, since what it is sent says who asks.
     """
 
     method: str
@@ -108,6 +121,8 @@ class Endpoint:
     errors: tuple[str, ...]
     fixed: Mapping[str, Any]
     replayed: bool
+    scope: str | None
+    public: bool
 
     @property
     def name(self) -> str:
@@ -182,12 +197,14 @@ def endpoint(
     errors: tuple[str, ...] = (),
     fixed: Mapping[str, Any] | None = None,
     replayed: bool = True,
+    scope: str | None = SCOPE,
+    public: bool = False,
 ) -> Callable[[Run], Run]:
     """Enter a function into the table; the arguments are the attributes of `Endpoint`."""
 
     def enter(run: Run) -> Run:
-        row = Endpoint(method, path, operation, run, payload, answer, status, resource, errors, fixed or {}, replayed)
-        ENDPOINTS.append(row)
+        fields = (payload, answer, status, resource, errors, fixed or {}, replayed, scope, public)
+        ENDPOINTS.append(Endpoint(method, path, operation, run, *fields))
         return run
 
     return enter

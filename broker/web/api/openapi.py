@@ -39,8 +39,17 @@ _TAGS: Final = {
     "broadcast": "Telling everybody.",
     "send": "Telling some.",
     "tickets": "Letting pages in.",
+    "passes": "Signing in with a link.",
     "trace": "Where a message went.",
     "stats": "How the broker fares.",
+    "overview": "How the broker fares now, and in the last five minutes.",
+    "latency": "How long everything takes.",
+    "agents": "How agents fare.",
+    "plugins": "How plugins fare.",
+    "configuration": "The settings in force.",
+    "log": "The newest lines of the log.",
+    "whoami": "Who asks.",
+    "actions": "What may be asked over a socket.",
 }
 
 
@@ -114,6 +123,8 @@ def _operation(row: Endpoint, schemas: Mapping[str, Any]) -> dict[str, Any]:
         operation["description"] = row.description
     if parameters := list(_parameters(row, schemas)):
         operation["parameters"] = parameters
+    if row.public:
+        operation["security"] = []
     if row.takes_body:
         operation["requestBody"] = _body(row, schemas)
     return operation

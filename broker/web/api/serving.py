@@ -1,5 +1,6 @@
 """From the table of endpoints to aiohttp's routes."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
@@ -12,7 +13,20 @@ from aiohttp import web
 from broker.errors import BrokerError
 from broker.hooks import Answered, Inbound, Peer
 from broker.messages import Principal
-from broker.web.api import connections, projects, rooms, sessions, status, tickets
+from broker.web.api import (
+    connections,
+    inventory,
+    log,
+    overview,
+    passes,
+    projects,
+    rooms,
+    sessions,
+    status,
+    templates,
+    tickets,
+    turns,
+)
 from broker.web.api.asyncapi import asyncapi
 from broker.web.api.doors import admit, dress, preflight
 from broker.web.api.endpoint import ENDPOINTS, PREFIX, Call, Endpoint
@@ -20,13 +34,19 @@ from broker.web.api.openapi import openapi
 from broker.web.api.reading import body_of, read_body, read_query
 from broker.web.api.replays import Replays, Reply, check_key, name_of
 from broker.web.doors import check_page
+from broker.web.identity import knock
 from broker.web.problems import Handler, problem, problem_of, refused
 from broker.web.services import SERVICES, Services, to_json
 
 __all__ = ["add_api"]
 
-SUBJECTS: Final = (sessions, rooms, projects, connections, tickets, status)
+SUBJECTS: Final = (
+    *(sessions, turns, rooms, projects, connections, tickets, passes, status),
+    *(overview, inventory, log, templates),
+)
 """The modules whose functions are the endpoints; importing them fills the table."""
+PUBLIC_BYTES: Final = 1024
+"""The largest body of somebody who is not known."""
 _REPLAYS: Final = web.AppKey("_REPLAYS", Replays)
 _JSON: Final = {"Content-Type": "application/json", "X-Content-Type-Options": "nosniff"}
 
@@ -126,16 +146,19 @@ async def _answer(row: Endpoint, request: web.Request, seen: _Seen) -> web.Strea
         BrokerError: it did not come so far that the endpoint was asked.
     """
     services = request.app[SERVICES]
-    seen.by = by = await admit(request)
-    body = await body_of(request, services.settings.limits.message_bytes) if row.takes_body else b""
+    seen.by = by = await (knock(request) if row.public else admit(request, row.scope))
+    most = min(services.settings.limits.message_bytes, PUBLIC_BYTES if row.public else math.inf)
+    body = await body_of(request, int(most)) if row.takes_body else b""
     seen.size = len(body)
     call = Call(services, by, check_key(request.headers.get("Idempotency-Key")) if row.keyed else None)
     if services.hooks.message:  # as on a socket, where nothing is looked at before it either
         peer = Peer("", by, request.remote or "", "http")
-        await call.gate(services.hooks.message, Inbound(peer, row.operation, len(body), row.operation, body, body))
+        said = b"{}" if row.public else body  # what lets somebody in is nobody's to see, as with `auth`
+        await call.gate(services.hooks.message, Inbound(peer, row.operation, len(body), row.operation, said, said))
     path = request.match_info
     payload = read_body(row, path, body) if row.takes_body else read_query(row, path, request.query)
-    await call.permit(row.operation, row.about(payload))
+    if not row.public:  # which asks about whom it is shown
+        await call.permit(row.operation, row.about(payload))
     services.load.check(row.operation, row.about(payload))
     work = partial(_reply, row, call, payload, seen)
     if call.key is None:

@@ -105,7 +105,7 @@ class Stats(TypedDict):
 
 @endpoint("GET", "/trace/{id}", "trace", Trace, answer=Traced, resource="id", errors=("not_found",))
 async def trace(call: Call, wanted: Trace) -> Any:
-    """Tell where a message went, by the id of its turn, its own, or that of an internal error."""
+    """Tell where a message went, by the id of its turn, its own, that of an internal error, or its session's."""
     return trace_data(await shown(call.services, wanted.id, call.by), wanted.id)
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.agents.echo.agent import EchoAgent, EchoLink, chunks_of, text_of
+from broker.agents.echo.agent import EchoAgent, EchoLink, chunks_of
+from broker.agents.echo.link import text_of
 from broker.agents.port import News, Opening, UserFeedback
 from broker.errors import BrokerError
 from broker.messages import AgentEvent, Prompt, TextDelta, TurnFailed, TurnSettled

@@ -1,6 +1,6 @@
 /** The line about the agent: whether it is there, what it remembers, and how it is set. */
 
-import { byId, el, list } from "../shared/dom.js";
+import { el, list } from "../shared/dom.js";
 import { seconds } from "../shared/words.js";
 
 export const FORGOTTEN = "The agent started anew; it does not remember what was said before";
@@ -10,12 +10,11 @@ const PASSING = new Set(["starting", "restarting"]);
 
 /** Shows one session's agent at a time; `onForgotten(words)` is told when it began anew without its memory. */
 export class Agent {
-  #line = byId("agent");
-  #state = byId("agent-state");
-  #error = byId("agent-error");
-  #fields = byId("agent-settings");
+  #state = el("p.agent-state", { role: "status" });
+  #fields = el("div.settings");
+  #error = el("p.refusal", { role: "alert" });
   #onForgotten;
-  #session = null;
+  #reader = null;
   #phase = "";
   #wasReady = false;
   #modes = {};
@@ -24,14 +23,16 @@ export class Agent {
 
   constructor(onForgotten) {
     this.#onForgotten = onForgotten;
+    this.element = el("div.agent", { hidden: true }, this.#state, this.#fields, this.#error);
   }
 
-  /** Show a session's agent until `signal` aborts. */
-  show(session, signal) {
+  /** Show the agent of a reader's session until `signal` aborts. */
+  show(reader, signal) {
     this.clear();
-    this.#session = session;
-    session.on("record", (record) => this.#take(record), signal);
-    session.on("reset", () => this.clear(), signal);
+    this.#reader = reader;
+    const { session } = reader;
+    session.on("record", (record) => this.#take(record), { signal });
+    session.on("reset", () => this.clear(), { signal });
   }
 
   /** Forget what is shown. */
@@ -45,7 +46,9 @@ export class Agent {
 
   #take({ event, data }) {
     if (event === "agent.state") this.#report(data);
-    if (event === "turn.ended" && (PASSING.has(this.#phase) || data.outcome === "lost" || data.forced)) this.#enter("", "");
+    if (event === "turn.ended" && (PASSING.has(this.#phase) || data.outcome === "lost" || data.forced)) {
+      this.#enter("", "");
+    }
   }
 
   #report(data) {
@@ -69,9 +72,9 @@ export class Agent {
 
   #enter(phase, words) {
     this.#phase = phase;
-    this.#line.dataset.state = phase;
+    this.element.dataset.state = phase;
     if (this.#state.textContent !== words) this.#state.textContent = words;
-    this.#line.hidden = !words && !this.#settings.length;
+    this.element.hidden = !words && !this.#settings.length;
   }
 
   // -- modes and options -----------------------------------------------------------------------------
@@ -88,16 +91,22 @@ export class Agent {
   #offer() {
     const wanted = this.#options.map(optionSetting);
     const { offered = [], current } = this.#modes;
-    if (offered.length && !this.#options.some(({ category }) => category === "mode")) wanted.unshift(modeSetting(offered, current));
-    if (shape(wanted) !== shape(this.#settings)) this.#fields.replaceChildren(...wanted.map((setting) => this.#field(setting)));
+    if (offered.length && !this.#options.some(({ category }) => category === "mode")) {
+      wanted.unshift(modeSetting(offered, current));
+    }
+    if (shape(wanted) !== shape(this.#settings)) {
+      this.#fields.replaceChildren(...wanted.map((setting) => this.#field(setting)));
+    }
     this.#settings = wanted;
     this.#choose();
-    this.#line.hidden = !wanted.length && !this.#state.textContent;
+    this.element.hidden = !wanted.length && !this.#state.textContent;
   }
 
   #choose() {
     const selects = this.#fields.querySelectorAll("select");
-    this.#settings.forEach(({ choices, value }, i) => (selects[i].selectedIndex = choices.findIndex((choice) => choice.value === value)));
+    this.#settings.forEach(
+      ({ choices, value }, i) => (selects[i].selectedIndex = choices.findIndex((choice) => choice.value === value)),
+    );
   }
 
   #field({ name, description, choices, payload }) {
@@ -110,7 +119,7 @@ export class Agent {
   async #configure(payload) {
     this.#error.textContent = "";
     try {
-      await this.#session.request("session.configure", payload);
+      await this.#reader.session.request("session.configure", payload);
     } catch (error) {
       this.#error.textContent = error.words;
       this.#choose();
@@ -132,7 +141,10 @@ function optionSetting({ id, configId, name, description, type, currentValue, op
   const key = id ?? configId;
   const entries = list(options).flatMap((entry) => (entry.options ? list(entry.options) : [entry]));
   const onOff = [true, false].map((value) => ({ value, name: value ? "on" : "off" }));
-  const choices = type === "boolean" ? onOff : entries.map((entry) => ({ value: entry.value, name: String(entry.name ?? entry.value) }));
+  const choices =
+    type === "boolean"
+      ? onOff
+      : entries.map((entry) => ({ value: entry.value, name: String(entry.name ?? entry.value) }));
   const payload = (value) => ({ options: { [key]: value } });
   return { name: String(name ?? key), description, value: currentValue, choices, payload };
 }

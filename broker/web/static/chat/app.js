@@ -1,38 +1,34 @@
-/** The page: one connection, one session at a time, one room at a time; the URL's fragment names both. */
+/** The page: one connection, one session at a time, one room at a time; the address's fragment names both. */
 
-import { Agent } from "./agent.js";
-import { Broker } from "./broker.js";
-import { Chat } from "./chat.js";
-import { byId } from "../shared/dom.js";
+import { Broker } from "../client.js";
+import { Door } from "./door.js";
+import { mountChat } from "./embed.js";
+import { Head } from "./head.js";
 import { Records } from "./records.js";
 import { Rooms } from "./rooms.js";
-import { Session } from "./session.js";
 import { Sessions } from "./sessions.js";
-import { connectionWords } from "../shared/words.js";
-
-const TOKEN = "broker.token"; // in the tab's own storage, which ends with the tab
-const BAD_TOKEN = 4500;
-
-const url = new URL("ws", location.href); // beside the page, wherever that is
-url.protocol = location.protocol === "https:" ? "wss:" : "ws:";
-url.hash = "";
-const broker = new Broker(url.href, () => sessionStorage.getItem(TOKEN));
-const prompt = byId("prompt");
-const chat = new Chat(draft);
-const agent = new Agent((words) => chat.say(words));
-const records = new Records();
-const sessions = new Sessions(broker, choose);
-const rooms = new Rooms(broker, (name) => remember("room", name));
+import { byId } from "../shared/dom.js";
 
 /** Records after which the list of sessions may look different. */
 const LISTED = new Set(["session.changed", "session.closed", "turn.ended"]);
 
-let session = null;
-let name = ""; // the title of the session, as the log has it
+const isAlone = new URLSearchParams(location.search).has("embed"); // only the conversation is shown
+const door = new Door();
+const broker = new Broker({ getToken: (about) => door.getToken(about) });
+door.attend(broker);
+const records = new Records();
+const sessions = new Sessions(broker, (sessionId) => choose(sessionId), remembered("agent"));
+const rooms = new Rooms(broker, (name) => remember("room", name));
+const chat = mountChat(byId("conversation"), { broker, create: () => sessions.make() });
+const head = new Head(
+  (words) => chat.say(words),
+  (sessionId) => deleted(sessionId),
+);
+
 let shown = new AbortController();
 
-/** For tests and the curious: the records of the session shown, as they were received, each once. */
-window.broker = { records: () => structuredClone(session?.records ?? []) };
+/** For tests and the curious: the newest records of the session shown, as they were received, each once. */
+window.broker = { records: () => structuredClone(records.kept) };
 
 // -- the fragment ----------------------------------------------------------------------------------
 
@@ -48,8 +44,8 @@ function remember(key, value) {
 }
 
 function restore() {
-  const [sessionId, room] = [remembered("session"), remembered("room")];
-  if (sessionId !== (session?.id ?? null)) choose(sessionId);
+  const room = remembered("room");
+  chat.show(remembered("session"));
   if (room) rooms.join(room);
 }
 
@@ -57,102 +53,35 @@ function restore() {
 
 /** Show this session, or none. */
 function choose(sessionId) {
-  if (sessionId && sessionId === session?.id) return panel("chat");
-  leave();
-  remember("session", sessionId);
-  sessions.mark(sessionId);
-  byId("chat-head").hidden = !sessionId;
-  if (sessionId) follow(sessionId);
+  chat.show(sessionId);
   panel("chat");
 }
 
-function leave() {
+function follow(session) {
   shown.abort();
-  session?.close();
-  session = null;
-  chat.clear();
-  agent.clear();
-  records.clear();
-  setTitle("");
-}
-
-function follow(sessionId) {
   shown = new AbortController();
-  session = new Session(broker, sessionId);
-  chat.show(session, shown.signal);
-  agent.show(session, shown.signal);
+  remember("session", session?.id);
+  sessions.mark(session?.id);
+  head.show(session, shown.signal);
   records.show(session, shown.signal);
-  session.on("record", head, shown.signal);
-  session.on("gone", gone, shown.signal);
-  session.open();
-  byId("facts").textContent = sessionId;
+  session?.on("record", ({ event }) => LISTED.has(event) && sessions.refresh(), { signal: shown.signal });
+  byId("console").href = session ? `./#${new URLSearchParams({ panel: "sessions", session: session.id })}` : "./";
 }
 
-function head({ event, data }) {
-  if (event === "session.opened") byId("facts").textContent = [data.agent, data.workspace_dir, session.id].filter(Boolean).join(" · ");
-  if ((event === "session.opened" || event === "session.changed") && data.title !== undefined) setTitle(data.title ?? "");
-  if (LISTED.has(event)) sessions.refresh();
-}
-
-function setTitle(title) {
-  name = title;
-  byId("title").value = title;
-  document.title = title ? `${title} · broker` : "broker";
+function deleted(sessionId) {
+  if (sessionId === chat.session?.id) choose(null);
+  sessions.refresh();
 }
 
 function gone(error) {
-  choose(null);
-  byId("create-error").textContent = error.code === "not_found" ? "That session is no longer there." : error.message;
+  chat.say(error.code === "not_found" ? "That session is no longer there." : error.words);
   sessions.refresh();
 }
 
-byId("title").onchange = ({ target }) =>
-  session?.request("session.update", { title: target.value.trim() }).catch((error) => {
-    setTitle(name);
-    chat.say(error.words);
-  });
+chat.on("session", follow);
+chat.on("gone", gone);
 
-byId("delete").onclick = () => byId("confirm").showModal();
-byId("confirm").onclose = async ({ target }) => {
-  if (target.returnValue !== "delete" || !session) return;
-  const doomed = session;
-  await doomed.request("session.delete").then(() => doomed === session && choose(null), () => {});
-  sessions.refresh();
-};
-
-// -- the box to write in -----------------------------------------------------------------------------
-
-function fit() {
-  prompt.style.height = "auto";
-  prompt.style.height = `${Math.min(prompt.scrollHeight, 220)}px`;
-}
-
-/** Put a text into the box, unless somebody writes there. */
-function draft(text) {
-  prompt.value ||= text;
-  fit();
-  prompt.focus();
-}
-
-async function send(event) {
-  event.preventDefault();
-  const text = prompt.value;
-  if (!text.trim() || (!session && !(await sessions.create()))) return;
-  session.send(text, byId("running").hidden ? "queue" : byId("if-busy").value);
-  prompt.value = "";
-  fit();
-  prompt.focus();
-}
-
-byId("composer").onsubmit = send;
-prompt.oninput = fit;
-prompt.onkeydown = (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  byId("composer").requestSubmit();
-};
-
-// -- panels and the connection -----------------------------------------------------------------------
+// -- panels ------------------------------------------------------------------------------------------
 
 function panel(name) {
   document.body.dataset.panel = name;
@@ -165,33 +94,11 @@ function panel(name) {
 
 for (const button of document.querySelectorAll("[data-show]")) button.onclick = () => panel(button.dataset.show);
 
-broker.on("state", (state) => {
-  document.body.dataset.connection = state.name;
-  byId("connection-text").textContent = connectionWords(state);
-  byId("reconnect").hidden = state.name !== "waiting" && state.name !== "stopped";
-  if (state.name === "stopped" && state.code === BAD_TOKEN) askForToken(state.reason);
-});
-
-function askForToken(why) {
-  sessionStorage.removeItem(TOKEN);
-  byId("login-why").textContent = why;
-  if (!byId("login").open) byId("login").showModal();
-}
-
-byId("login").onsubmit = ({ target }) => {
-  const token = target.token.value.trim();
-  target.reset();
-  if (/^[\w.~+-]+$/.test(token)) sessionStorage.setItem(TOKEN, token); // nothing else can travel as a subprotocol
-  broker.connect();
-};
-
-broker.on("welcome", () => sessions.load());
-broker.on("problem", (error) => console.warn(error.code, error.message));
-byId("reconnect").onclick = () => broker.connect();
-window.addEventListener("online", () => broker.state.name === "waiting" && broker.connect());
+broker.on("welcome", () => isAlone || sessions.load());
+broker.on("error", (error) => console.warn(error.code, error.message));
 window.addEventListener("hashchange", restore);
 
+document.body.classList.toggle("alone", isAlone);
 panel("chat");
-broker.connect();
 restore();
-prompt.focus();
+chat.focus();

@@ -60,7 +60,9 @@ function subject(tool) {
   if (!tool || typeof tool !== "object") return [];
   const { title, content, ...rest } = tool;
   const text = textOf(content ?? []);
-  return [fold("details.subject", ["What it is about"], () => el("div", {}, text && el("pre.json", {}, text), json(rest)))];
+  return [
+    fold("details.subject", ["What it is about"], () => el("div", {}, text && el("pre.json", {}, text), json(rest))),
+  ];
 }
 
 function expiry(at) {

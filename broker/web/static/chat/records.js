@@ -3,10 +3,12 @@
 import { byId, el, fold, follower, json } from "../shared/dom.js";
 import { clockWords, textOf } from "../shared/words.js";
 
-const SHOWN = 500; // rows kept in the page; the session keeps every record
+const SHOWN = 500; // rows in the page
+const KEPT = 5000; // records
 
-/** Shows the records of one session at a time. */
+/** Shows the records of one session at a time, and keeps the newest of them. */
 export class Records {
+  kept = [];
   #list = byId("record-list");
   #facts = byId("records-facts");
   #follow = follower(this.#list);
@@ -15,30 +17,30 @@ export class Records {
   #replaying = false;
   #session = null;
 
-  /** Show a session's records as they come, until `signal` aborts. */
+  /** Show a session's records as they come, until `signal` aborts; null for none. */
   show(session, signal) {
-    this.clear();
     this.#session = session;
-    session.on("record", (record) => this.#take(record), signal);
-    session.on("reset", () => this.#forget(), signal);
-    session.on("attached", () => (this.#replaying = true), signal);
-    session.on("caughtup", () => this.#catchUp(), signal);
-  }
-
-  /** Forget everything shown. */
-  clear() {
-    this.#session = null;
     this.#forget();
-    this.#facts.textContent = "No session.";
+    if (!session) {
+      this.#facts.textContent = "No session.";
+      return;
+    }
+    session.on("record", (record) => this.#take(record), { signal });
+    session.on("reset", () => this.#forget(), { signal });
+    session.on("attached", () => (this.#replaying = true), { signal });
+    session.on("caughtup", () => this.#catchUp(), { signal });
   }
 
   #forget() {
+    this.kept = [];
     this.#pending = [];
     this.#list.replaceChildren();
   }
 
   /** Rows are made once a frame, and of a replay only those that stay: thousands of layouts would take seconds. */
   #take(record) {
+    this.kept.push(record);
+    if (this.kept.length > KEPT) this.kept.shift();
     this.#pending.push(record);
     if (!this.#replaying) this.#soon();
   }
@@ -65,8 +67,8 @@ export class Records {
 
   #count() {
     if (!this.#session) return;
-    const { seq, epoch, records } = this.#session;
-    const more = records.length > SHOWN ? ` · the last ${SHOWN} shown` : "";
+    const { seq, epoch } = this.#session;
+    const more = seq > SHOWN ? ` · the last ${SHOWN} shown` : "";
     this.#facts.textContent = `head ${seq} · epoch ${epoch}${more}`;
   }
 }
@@ -80,7 +82,11 @@ function row(record) {
     el("time.at", { dateTime: record.at, title: record.at }, clockWords(record.at)),
   ];
   const { turn_id, data } = record;
-  return el("li", { data: { seq: record.seq } }, fold("details", summary, () => json(turn_id ? { turn_id, data } : { data })));
+  return el(
+    "li",
+    { data: { seq: record.seq } },
+    fold("details", summary, () => json(turn_id ? { turn_id, data } : { data })),
+  );
 }
 
 /** The one thing of a record's data that says most. */

@@ -1,16 +1,18 @@
 /** The panel of a room: who is there, what is said, and saying something. */
 
 import { byId, el, fold, follower, json } from "../shared/dom.js";
-import { Room } from "./room.js";
 import { shortId, timeWords, who } from "../shared/words.js";
+
+const PRESENCE = 3000; // ms between two questions who is there: who comes and goes is not told, only answered
 
 /** Holds at most one room; `onChange(name or null)` is called when it changes. */
 export class Rooms {
   #broker;
   #onChange;
   #room = null;
+  #stay = new AbortController();
   #events = byId("events");
-  #follow = follower(this.#events);
+  #follow = follower(byId("events-log"));
 
   constructor(broker, onChange) {
     this.#broker = broker;
@@ -23,18 +25,22 @@ export class Rooms {
   join(name) {
     if (name === this.#room?.name) return;
     this.#leave();
-    const room = (this.#room = new Room(this.#broker, name));
-    room.on("joined", () => this.#refuse(""));
-    room.on("members", (members) => this.#members(members));
-    room.on("event", (event) => this.#event(event));
-    room.on("gap", () => this.#append(el("li.note", {}, "Some events were missed for good")));
-    room.on("gone", (error) => this.#gone(error));
-    room.open();
+    const room = (this.#room = this.#broker.room(name));
+    const { signal } = (this.#stay = new AbortController());
+    room.on("joined", ({ members }) => this.#joined(members ?? []), { signal });
+    room.on("event", (event) => this.#event(event), { signal });
+    room.on("reset", () => this.#append(el("li.note", {}, "Some events were missed for good")), { signal });
+    room.on("gone", (error) => this.#gone(error), { signal });
+    room.on("problem", (error) => this.#refuse(error.words), { signal });
+    room.join({ afterSeq: 0 }).catch(() => {}); // it is told as an event
+    const timer = setInterval(() => this.#present(room, signal), PRESENCE);
+    signal.addEventListener("abort", () => clearInterval(timer));
     this.#show(name);
   }
 
   #leave() {
-    this.#room?.close();
+    this.#stay.abort();
+    this.#room?.leave();
     this.#room = null;
     this.#events.replaceChildren();
     this.#show(null);
@@ -65,14 +71,25 @@ export class Rooms {
       () => this.#refuse(""),
       (error) => {
         form.text.value ||= text;
-        this.#refuse(error.message);
+        this.#refuse(error.words);
       },
     );
   }
 
+  #joined(members) {
+    this.#refuse("");
+    this.#members(members);
+  }
+
+  async #present(room, signal) {
+    if (document.hidden || this.#broker.state !== "open") return;
+    const members = await room.presence().catch(() => null);
+    if (members && !signal.aborted) this.#members(members);
+  }
+
   #gone(error) {
     this.#leave();
-    this.#refuse(error.message);
+    this.#refuse(error.words);
   }
 
   #refuse(text) {

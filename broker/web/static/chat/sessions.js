@@ -5,7 +5,7 @@ import { sessionName, timeWords } from "../shared/words.js";
 
 const PAGE = 50;
 
-/** Shows the sessions; `onChosen(sessionId)` is called when one is picked or made. */
+/** Shows the sessions; `onChosen(sessionId)` is called when one is picked or made here. */
 export class Sessions {
   #broker;
   #onChosen;
@@ -15,26 +15,26 @@ export class Sessions {
   #cursor;
   #timer = 0;
 
-  constructor(broker, onChosen) {
+  /** @param {?string} agent what to fill in as the agent of a new session */
+  constructor(broker, onChosen, agent) {
     this.#broker = broker;
     this.#onChosen = onChosen;
+    byId("create").agent.defaultValue = agent ?? "";
     byId("create").onsubmit = (event) => {
       event.preventDefault();
-      this.create();
+      this.#create();
     };
     this.#more.onclick = () => this.load(this.#cursor);
   }
 
-  /** Make a session from what the form says and choose it; returns its id, or null if it was refused. */
-  async create() {
+  /** Make a session from what the form says; throws a BrokerError if it is refused. */
+  async make() {
     const form = byId("create");
     const filled = [...new FormData(form)].map(([key, value]) => [key, value.trim()]).filter(([, value]) => value);
-    const answer = await this.#try(this.#broker.request("session.create", Object.fromEntries(filled)));
-    if (!answer) return null;
+    const session = await this.#broker.createSession(Object.fromEntries(filled));
     form.reset();
-    this.#onChosen(answer.session_id);
     this.refresh();
-    return answer.session_id;
+    return session;
   }
 
   /** Mark the session that is shown. */
@@ -51,8 +51,7 @@ export class Sessions {
 
   /** Fetch the newest sessions, or those after `cursor`. */
   async load(cursor) {
-    if (!this.#broker.isOpen) return;
-    const answer = await this.#broker.request("session.list", { limit: PAGE, cursor }).catch(() => null);
+    const answer = await this.#broker.sessions({ limit: PAGE, cursor }).catch(() => null);
     if (!answer) return;
     const items = answer.sessions.map((session) => this.#item(session));
     if (cursor) this.#list.append(...items);
@@ -64,7 +63,11 @@ export class Sessions {
 
   #item(session) {
     const hash = new URLSearchParams({ session: session.session_id });
-    const facts = [session.agent, timeWords(session.updated_at ?? session.created_at), session.state === "closed" && "closed"];
+    const facts = [
+      session.agent,
+      timeWords(session.updated_at ?? session.created_at),
+      session.state === "closed" && "closed",
+    ];
     const link = el(
       "a",
       { href: `#${hash}`, data: { session: session.session_id } },
@@ -84,14 +87,13 @@ export class Sessions {
     else link.ariaCurrent = null;
   }
 
-  async #try(promise) {
+  async #create() {
     const error = byId("create-error");
     try {
       error.textContent = "";
-      return await promise;
-    } catch (e) {
-      error.textContent = e.words;
-      return null;
+      this.#onChosen((await this.make()).id);
+    } catch (refusal) {
+      error.textContent = refusal.words;
     }
   }
 }

@@ -1,14 +1,24 @@
 /** Where a turn went: the steps that the broker remembers of it. */
 
-import { byId, el } from "../shared/dom.js";
+import { el } from "../shared/dom.js";
 import { clockWords, sentence } from "../shared/words.js";
 
-/** Show a trace once it is there; `asked` is the promise of it. */
-export async function showTrace(asked) {
-  const body = byId("trace-body");
-  body.replaceChildren(el("p.hint", {}, "Looking it up…"));
-  byId("trace").showModal();
-  body.replaceChildren(...(await asked.then(found, refused)));
+/** A dialog that shows one trace at a time. */
+export class Trace {
+  #body = el("div.stack");
+
+  constructor() {
+    const close = el("button", { type: "button", onclick: () => this.element.close() }, "Close");
+    const title = "Where it went";
+    this.element = el("dialog.trace", { ariaLabel: title }, el("h2", {}, title), this.#body, el("menu", {}, close));
+  }
+
+  /** Show a trace once it is there; `asked` is the promise of it. */
+  async show(asked) {
+    this.#body.replaceChildren(el("p.hint", {}, "Looking it up…"));
+    this.element.showModal();
+    this.#body.replaceChildren(...(await asked.then(found, refused)));
+  }
 }
 
 function refused(error) {

@@ -9,8 +9,8 @@ import { outcomeWords, seconds, stallWords, stoppingWords, textOf, timeWords, wh
 /**
  * A turn, made from its records in their order.
  *
- * `actions` is what its reader can do and is: `answer(approvalId, optionId)`, a promise; `retry(turn)`; `trace(turnId)`;
- * `by(user, id)`, the end of a sentence about who did something to the turn or question of that id.
+ * `actions` is what its reader can do and is: `answer(approvalId, optionId)`, a promise; `retry(turn)`;
+ * `trace(turnId)`; `by(user, id)`, the end of a sentence about who did something to the turn or question of that id.
  */
 export class Turn {
   #actions;
@@ -133,7 +133,8 @@ export class Turn {
     if (this.state === "cancelling" || this.isOver) return;
     const open = [...this.#approvals.values()].filter((approval) => approval.isOpen).length;
     if (!open) this.#enter("running", "Working");
-    else this.#enter("approval", open === 1 ? "Waiting for your answer" : `Waiting for your answers to ${open} questions`);
+    else
+      this.#enter("approval", open === 1 ? "Waiting for your answer" : `Waiting for your answers to ${open} questions`);
   }
 
   #stall(data) {
@@ -237,7 +238,9 @@ export class Turn {
   }
 
   #planned({ entries }) {
-    const items = list(entries).map(({ status, content }) => el("li", { data: { status: status ?? "pending" } }, textOf(content)));
+    const items = list(entries).map(({ status, content }) =>
+      el("li", { data: { status: status ?? "pending" } }, textOf(content)),
+    );
     const plan = el("ol.plan", { ariaLabel: "Plan" }, ...items);
     if (this.#plan) this.#plan.replaceWith(plan);
     else this.#body.append(plan);

@@ -39,7 +39,7 @@ export function list(value) {
 
 /** Make a change to `container`; if what had the focus goes with it, `next` gets it, so that it is never nowhere. */
 export function keepFocus(container, next, change) {
-  const focused = document.activeElement;
+  const focused = container.getRootNode().activeElement; // of the page, or of the shadow in which this is
   const isInside = container.contains(focused);
   change();
   if (isInside && !focused.getClientRects().length) next.focus({ preventScroll: true });
@@ -52,7 +52,7 @@ export function follower(scroller, onLeave = () => {}) {
   let top = 0;
   const isAtEnd = () => scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < 48;
   const look = () => {
-    const isUpward = scroller.scrollTop < top; // only the reader goes up; content that grows only puts the end further off
+    const isUpward = scroller.scrollTop < top; // only the reader goes up; what grows only puts the end further off
     top = scroller.scrollTop;
     atEnd = isAtEnd() || (atEnd && !isUpward);
     onLeave(!atEnd);
@@ -69,4 +69,17 @@ export function follower(scroller, onLeave = () => {}) {
   };
   new ResizeObserver(() => follow()).observe(scroller); // a panel that was hidden could not scroll
   return follow;
+}
+
+/** Call `tell(seconds)` now and as whole seconds pass until `due` (on the clock of `performance.now()`), down to 0. */
+export function countdown(due, tell, signal) {
+  let last;
+  const look = () => {
+    const left = Math.max(0, Math.ceil((due - performance.now()) / 1000));
+    if (left !== last) tell((last = left));
+    if (!left) clearInterval(timer);
+  };
+  const timer = setInterval(look, 200);
+  signal.addEventListener("abort", () => clearInterval(timer));
+  look();
 }

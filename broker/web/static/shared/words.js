@@ -1,5 +1,6 @@
 /** What codes and states are called when a person reads them. */
 
+const BROKEN = 1006;
 const CLOSES = {
   1000: "the connection was closed",
   1001: "the broker is going away",
@@ -24,16 +25,17 @@ const CLOSES = {
 
 /** Why a connection ended, as half a sentence. */
 export function closeWords(code, reason) {
+  if (code === BROKEN && reason) return reason; // from this end: nobody else can say why it broke
   return CLOSES[code] ?? `${reason || "the connection was closed"} (${code})`;
 }
 
-/** The state of the connection, as a sentence. */
-export function connectionWords({ name, code, reason, delay }) {
+/** The state of the connection, as a sentence, from the client's `state` event. */
+export function connectionWords({ state, code, reason, delay, willRetry }) {
   const why = code ? closeWords(code, reason) : "";
-  if (name === "open") return "Connected";
-  if (name === "waiting") return `Reconnecting in ${seconds(delay)}: ${why}`;
-  if (name === "stopped") return `Disconnected: ${why}`;
-  return "Connecting…";
+  if (state === "open") return "Connected";
+  if (state === "connecting") return "Connecting…";
+  if (willRetry) return delay === null ? "Waiting for the network" : `Reconnecting in ${seconds(delay)}: ${why}`;
+  return why ? `Disconnected: ${why}` : "Disconnected";
 }
 
 /** Milliseconds as a person reads them, such as `20 ms`, `0.4 s` or `2 min 5 s`. */
@@ -66,13 +68,14 @@ const OUTCOMES = {
   },
   failed: ({ error }) => `Failed: ${error?.message ?? "the agent gave no reason"}`,
   timed_out: ({ deadline, reason }) => `Timed out: ${clause(reason) || DEADLINES[deadline] || "a deadline passed"}`,
-  lost: ({ reason }) => `Lost: ${clause(reason) || "the agent or the broker stopped in the middle"}; what it did is unknown`,
+  lost: ({ reason }) =>
+    `Lost: ${clause(reason) || "the agent or the broker stopped in the middle"}; what it did is unknown`,
 };
 
 /**
  * How a turn ended, as a sentence or two.
  * @param {object} data of its `turn.ended`
- * @param {{by?: string, began?: boolean}} circumstances who stopped it, such as ` by ann`; whether the agent ever had it
+ * @param {{by?: string, began?: boolean}} circumstances who stopped it, such as ` by ann`; whether an agent ever had it
  */
 export function outcomeWords(data, circumstances = {}) {
   const words = OUTCOMES[data.outcome]?.(data, circumstances) ?? String(data.outcome);
@@ -89,7 +92,9 @@ export function stallWords({ silent, link, reason }) {
 
 /** Why a turn is being stopped, from its `turn.cancelling`; `by` is who did it, such as ` by ann`. */
 export function stoppingWords({ deadline, reason }, by) {
-  return deadline ? `Stopping: ${reason || DEADLINES[deadline] || "a deadline passed"}` : `Stopping${by && `: asked for${by}`}`;
+  return deadline
+    ? `Stopping: ${reason || DEADLINES[deadline] || "a deadline passed"}`
+    : `Stopping${by && `: asked for${by}`}`;
 }
 
 /** What became of an agent's question, from its `approval.resolved`; `name` is the chosen option's. */
@@ -98,6 +103,11 @@ export function resolvedWords({ outcome, option_id, reason }, name, by) {
   if (outcome === "expired") return "Expired: nobody answered in time";
   if (outcome === "cancelled") return "Withdrawn, because the turn was stopped";
   return `No longer open${reason ? `: ${clause(reason)}` : ""}`;
+}
+
+/** Half a sentence as a whole one. */
+export function capital(words) {
+  return sentence(words.charAt(0).toUpperCase() + words.slice(1));
 }
 
 /** Words with a full stop, whether they came with one or not. */

@@ -1,0 +1,1 @@
+"""The agent that shows what agents can do, without a model."""

@@ -1,0 +1,385 @@
+"""The console at `/` in a real browser: what its panels show of a broker that works, and to whom."""
+
+import gzip
+import json
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any, Final
+from urllib.request import Request, urlopen
+
+import jwt
+import pytest
+from playwright.sync_api import Page, expect
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+import broker
+
+Visit = Callable[..., Any]
+
+STATIC: Final = Path(broker.__file__).parent / "web" / "static"
+BUDGET: Final = 100_000
+"""Bytes of all that the console is made of, packed."""
+
+KEY: Final = "a-secret-of-the-test-that-is-long-enough"
+FORBIDDEN: Final = "the server responded with a status of 403"
+"""What the browser itself says of an endpoint that somebody may not ask."""
+
+HOSTILE: Final = "<img src=x onerror=alert(1)>"
+GOSSIP: Final = '''
+import logging
+
+from broker.hooks import Plugin
+
+log = logging.getLogger(__name__)
+
+
+class Gossip(Plugin):
+    """Tells the log who came."""
+
+    def connected(self, connection):
+        log.warning("here comes %s", connection.principal.user)
+'''
+AGENTS: Final = {"play": {"kind": "echo", "faults": True}, "crew": {"kind": "worker"}}
+CROWD: Final = {"crowd": {"figure": "connections", "above": 2, "hold": "0s"}}
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def token(user: str, *scopes: str) -> str:
+    """Return what a user shows."""
+    now = int(time.time())
+    claims = {"iss": "actor-broker", "aud": "actor-broker", "sub": user, "iat": now, "exp": now + 600, "scopes": scopes}
+    return jwt.encode(claims, KEY, algorithm="HS256")
+
+
+HAS_LINES: Final = """() => {
+    document.dispatchEvent(new Event("visibilitychange"));
+    return document.querySelector(".spark[aria-label*=now]");
+}"""
+"""Whether the overview has a point to draw, which the broker makes every five seconds; asks for it at once."""
+
+
+@pytest.fixture(scope="module")
+def server(serve: Callable[..., Any]) -> Any:
+    """A broker that asks who somebody is, with turns that ended well and badly."""
+    auth = {"mode": "jwt", "keys": [{"algorithm": "HS256", "secret": KEY}]}
+    plugins = {"auth": auth, "gossip": {}, "alerts": {"every": "200ms", "window": "2s", "rules": CROWD}}
+    server = serve({"plugins/gossip.py": GOSSIP}, agents=AGENTS, default_agent="play", plugins=plugins)
+    post(server, "sessions", session_id="s1")
+    for number, content in enumerate(("one", "two", "/crash")):
+        post(server, "sessions/s1/turns", client_msg_id=f"m{number}", content=content)
+    return server
+
+
+def post(server: Any, path: str, **body: Any) -> None:
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token('root', 'api', 'admin')}"}
+    request = Request(f"{server.url}api/v1/{path}", json.dumps(body).encode(), headers, method="POST")
+    with urlopen(request, timeout=10) as answer:
+        assert answer.status < 300
+
+
+@pytest.fixture
+def come(server: Any) -> Iterator[Callable[..., ClientConnection]]:
+    """Connect somebody, and have them join a room if one is named."""
+    with ExitStack() as stack:
+
+        def connected(user: str, room: str | None = None) -> ClientConnection:
+            shown: Any = ["broker.v1.json", f"bearer.{token(user)}"]
+            socket = stack.enter_context(connect(f"ws://127.0.0.1:{server.port}/ws", subprotocols=shown))
+            socket.recv(timeout=10)
+            if room is not None:
+                socket.send(
+                    json.dumps({"id": "1", "type": "request", "action": "room.join", "payload": {"room": room}})
+                )
+                socket.recv(timeout=10)
+            return socket
+
+        yield connected
+
+
+@pytest.fixture
+def console(browser: Any, server: Any) -> Iterator[Callable[..., Page]]:
+    """Open a panel in a new browser profile, with a token kept from before; no tab may complain of anything."""
+    contexts: list[Any] = []
+    complaints: list[str] = []
+
+    def complain(words: str) -> None:
+        if FORBIDDEN not in words:
+            complaints.append(words)
+
+    def open_panel(panel: str = "", shown: str | None = None) -> Page:
+        context = browser.new_context()
+        contexts.append(context)
+        shown = shown or token("root", "api", "admin")
+        context.add_init_script(f"sessionStorage['broker.token'] ??= {json.dumps(shown)}")
+        page: Page = context.new_page()
+        page.on("console", lambda message: complain(message.text))
+        page.on("pageerror", lambda error: complain(str(error)))
+        page.on("dialog", lambda dialog: complain(dialog.message))
+        page.goto(f"{server.url}#panel={panel}" if panel else server.url)
+        expect(page.get_by_text("Connected", exact=True)).to_be_visible()
+        return page
+
+    yield open_panel
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+def look_again(page: Page) -> None:
+    """Have a panel ask the broker at once, as when somebody comes back to the tab."""
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+
+
+def card(page: Page, name: str) -> Any:
+    return page.get_by_role("region", name=name, exact=True)
+
+
+# -- what the panels show -----------------------------------------------------------------------------
+
+
+def test_the_overview_shows_figures_their_lines_and_the_alerts_that_fire(
+    console: Callable[..., Page], come: Callable[..., ClientConnection]
+) -> None:
+    for user in ("ann", "bob", "cid"):
+        come(user)
+    page = console()
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    page.wait_for_function(HAS_LINES, polling=200)
+    expect(card(page, "Connections").locator(".figure")).to_have_text(re.compile("^[4-9]$"), timeout=15_000)
+    expect(page.locator(".alert")).to_contain_text(re.compile(r"crowd.*connections is \d.*above 2"), timeout=15_000)
+    expect(card(page, "Memory").locator(".figure")).to_have_text(re.compile(r"^\d+(\.\d)? MiB$"))
+    line = card(page, "Connections").get_by_role("img")
+    expect(line).to_have_attribute("aria-label", re.compile(r"^Connections: now \d"))
+    line.focus()
+    page.keyboard.press("ArrowLeft")
+    expect(card(page, "Connections").locator("output")).to_have_text(re.compile(r"^\d\d:\d\d:\d\d\s+\d$"))
+    page.keyboard.press("Escape")
+    expect(card(page, "Connections").locator("output")).to_be_empty()
+
+
+def test_agents_and_latencies_are_those_of_the_turns_that_ended(console: Callable[..., Page]) -> None:
+    page = console("agents")
+    play = card(page, "play")
+    expect(play).to_contain_text("2 completed")
+    expect(play).to_contain_text("1 lost")
+    expect(play).to_contain_text("67 % of its turns were completed")
+    expect(play).to_contain_text(re.compile("Last error.*crash"))
+    expect(card(page, "crew")).to_contain_text("down")
+    page.get_by_role("link", name="Latency").click()
+    turn = card(page, "Turn")
+    expect(turn.get_by_role("img")).to_have_attribute("aria-label", re.compile(r"^Turn: 3 observed; p50 .*p95 .*p99 "))
+    turn.get_by_text("As a table").click()
+    rows = turn.locator("tbody tr").evaluate_all("rows => rows.map((row) => row.cells[1].textContent)")
+    assert sum(map(int, rows)) == 3
+    assert turn.locator("rect[height]:not([height='0'])").count() == sum(row != "0" for row in rows)
+
+
+def test_settings_are_told_with_where_they_come_from_and_secrets_are_not(console: Callable[..., Page]) -> None:
+    page = console("configuration")
+    page.get_by_label("Filter Settings").fill("faults")
+    row = page.get_by_role("row").filter(has_text="agents.play.faults")
+    expect(row).to_contain_text(re.compile(r"true.*config\.yaml:\d"))
+    expect(row).to_have_class("marked")
+    page.get_by_label("Filter Settings").fill("")
+    expect(page.get_by_role("row").filter(has_text=re.compile(r"^listen\.host\d"))).to_contain_text("default")
+    page.get_by_label("Only what is not as by default").check()
+    expect(page.get_by_role("row").filter(has_text=re.compile(r"^listen\.host\d"))).to_have_count(0)
+    expect(page.locator("#panel")).to_contain_text("plugins.auth")
+    expect(page.locator("#panel")).not_to_contain_text(KEY)
+    page.get_by_role("link", name="Plugins").click()
+    expect(card(page, "gossip")).to_contain_text(re.compile("Tells the log who came.*connected"))
+    expect(card(page, "alerts")).to_contain_text("GET /api/v1/alerts")
+
+
+def test_what_people_call_themselves_is_text_wherever_it_is_shown(
+    console: Callable[..., Page], come: Callable[..., ClientConnection]
+) -> None:
+    come(HOSTILE, HOSTILE)
+    page = console("connections")
+    row = page.get_by_role("row").filter(has_text="onerror")
+    expect(row.get_by_role("cell").first).to_have_text(HOSTILE)
+    expect(row).to_contain_text(re.compile(f"{re.escape(HOSTILE)}.*{re.escape(HOSTILE)}"))
+    row.get_by_role("button", name="Disconnect").click()
+    expect(page.get_by_role("dialog")).to_contain_text(HOSTILE)
+    page.get_by_role("button", name="Keep").click()
+    page.get_by_role("link", name="Log", exact=True).click()
+    page.get_by_label("Filter the log").fill("here comes <img")
+    lines = page.get_by_role("region", name="Lines of the log").get_by_role("listitem")
+    expect(lines).to_have_count(1)
+    expect(lines).to_contain_text(f"here comes {HOSTILE}")
+    expect(lines).to_contain_text("warning")
+    assert page.locator("#panel img, dialog img").count() == 0
+
+
+def test_the_log_is_followed_filtered_and_held(
+    console: Callable[..., Page], come: Callable[..., ClientConnection]
+) -> None:
+    page = console("log")
+    lines = page.get_by_role("region", name="Lines of the log")
+    come("dora")
+    expect(lines).to_contain_text("here comes dora")
+    page.get_by_role("button", name="Pause").click()
+    come("emil")
+    page.get_by_label("From level").select_option("error")  # what is chosen anew is read, held or not
+    expect(page.locator("#panel")).to_contain_text("Nothing of that kind")
+    page.get_by_label("From level").select_option("warning")
+    expect(lines).to_contain_text("here comes emil")
+    come("fritz")
+    page.get_by_role("button", name="Go on").click()
+    expect(lines).to_contain_text("here comes fritz")
+
+
+# -- what can be done -----------------------------------------------------------------------------------
+
+
+def test_a_client_is_disconnected_once_that_was_meant(
+    console: Callable[..., Page], come: Callable[..., ClientConnection]
+) -> None:
+    gone, stays = come("gustav"), come("hanna")
+    page = console("connections")
+    page.get_by_label("Filter Connections").fill("gustav")
+    row = page.get_by_role("row").filter(has_text="gustav")
+    row.get_by_role("button", name="Disconnect").click()
+    page.get_by_role("button", name="Keep").click()
+    assert stays.ping().wait(10)
+    assert gone.ping().wait(10)
+    row.get_by_role("button", name="Disconnect").click()
+    page.get_by_role("dialog").get_by_role("button", name="Disconnect").click()
+    expect(row).to_have_count(0)
+    expect(page.locator("#announcer")).to_have_text("gustav was disconnected")
+    with pytest.raises(ConnectionClosed) as closed:
+        gone.recv(timeout=10)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4510
+    assert stays.ping().wait(10)
+
+
+def test_what_has_the_focus_keeps_it_while_rows_come_and_go(
+    console: Callable[..., Page], come: Callable[..., ClientConnection]
+) -> None:
+    come("zoe")
+    page = console("connections")
+    page.get_by_role("button", name="User").click()
+    button = page.get_by_role("row").filter(has_text="zoe").get_by_role("button", name="Disconnect")
+    button.focus()
+    before = come("adam")
+    look_again(page)
+    expect(page.get_by_role("row").filter(has_text="adam")).to_be_visible()
+    expect(button).to_be_focused()
+    users = page.locator("tbody tr td:first-child").all_text_contents()
+    assert users == sorted(users)
+    page.get_by_role("button", name="User").evaluate("button => button.click()")  # the row goes to the other end
+    expect(page.locator("tbody tr").first).to_contain_text("zoe")
+    expect(button).to_be_focused()
+    before.close()
+    look_again(page)
+    expect(page.get_by_role("row").filter(has_text="adam")).to_have_count(0)
+    expect(button).to_be_focused()
+
+
+def test_the_keyboard_reaches_everything(console: Callable[..., Page]) -> None:
+    page = console()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("link", name="Skip to the panel")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
+    page.keyboard.press("]")
+    expect(page.get_by_role("heading", name="Connections")).to_be_focused()
+    expect(page.get_by_role("link", name="Connections")).to_have_attribute("aria-current", "page")
+    expect(page.get_by_label("Filter Connections")).to_be_visible()
+    page.keyboard.press("/")
+    expect(page.get_by_label("Filter Connections")).to_be_focused()
+    page.keyboard.type("[?")
+    expect(page.get_by_label("Filter Connections")).to_have_value("[?")
+    page.get_by_role("link", name="Connections").focus()
+    page.keyboard.press("ArrowUp")
+    expect(page.get_by_role("link", name="Overview")).to_be_focused()
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
+    page.get_by_label("Keys without Ctrl or Alt do something").uncheck()
+    page.keyboard.press("Escape")
+    page.keyboard.press("]")
+    expect(page.get_by_role("heading", name="Connections")).to_be_visible()
+
+
+# -- who may --------------------------------------------------------------------------------------------
+
+
+def test_who_may_only_read_is_shown_no_button_and_nobody_else(
+    console: Callable[..., Page], come: Callable[..., ClientConnection]
+) -> None:
+    come("ida")
+    page = console("connections", token("reader", "api"))
+    expect(page.locator("#panel")).to_contain_text(re.compile(r"[2-9] connections"))
+    expect(page.locator("#panel")).not_to_contain_text("ida")
+    expect(page.get_by_role("button", name="Disconnect")).to_have_count(0)
+    page.get_by_role("link", name="Log").click()
+    expect(page.locator("#panel")).to_contain_text("scope “admin”")
+
+
+def test_who_has_no_scope_has_the_test_client_and_is_told_why(console: Callable[..., Page]) -> None:
+    page = console(shown=token("pia"))
+    expect(page.get_by_role("heading", name="Test client")).to_be_visible()
+    page.get_by_role("link", name="Overview").click()
+    expect(page.locator("#panel")).to_contain_text("broker gentoken --user pia --scope api --scope admin")
+    expect(page.locator("#panel").get_by_role("link", name="chat page")).to_have_attribute("href", "chat")
+
+
+def test_a_stranger_is_asked_for_a_token_and_goes_on_where_he_wanted(browser: Any, server: Any) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{server.url}#panel=agents")
+    field = page.get_by_label("Token")
+    expect(field).to_be_focused()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    field.fill("two words")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("That is no token")
+    field.fill(token("root", "api", "admin")[:-3] + "xyz")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text(re.compile("token", re.IGNORECASE))
+    page.get_by_label("Token").fill(token("root", "api", "admin"))
+    page.keyboard.press("Enter")
+    expect(card(page, "play")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    expect(page.get_by_label("Token")).to_be_visible()
+    assert page.evaluate("sessionStorage['broker.token']") is None
+    context.close()
+
+
+# -- the broker goes ------------------------------------------------------------------------------------
+
+
+def test_a_broker_that_is_gone_is_said_so_and_all_is_well_when_it_is_back(
+    browser: Any, make_broker: Callable[..., Any]
+) -> None:
+    broker = make_broker(agents={"play": {"kind": "echo"}}, default_agent="play")
+    broker.start()
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{broker.url}#panel=agents")
+    expect(card(page, "play")).to_be_visible()
+    broker.end(SIGKILL)
+    expect(page.locator("#stale")).to_contain_text(re.compile(r"The broker does not answer.*What you see is \d+ s old"))
+    expect(page.locator("main")).to_have_attribute("data-stale", "")
+    expect(card(page, "play")).to_be_visible()
+    broker.settings["agents"]["late"] = {"kind": "echo"}
+    broker.start()
+    look_again(page)
+    expect(card(page, "late")).to_be_visible(timeout=30_000)
+    expect(page.locator("#stale")).to_be_hidden()
+    expect(page.get_by_text("Connected", exact=True)).to_be_visible(timeout=30_000)
+    context.close()
+
+
+def test_the_console_is_small() -> None:
+    files = [file for file in STATIC.rglob("*.*") if file.relative_to(STATIC).parts[0] != "chat"]
+    sizes = {str(file.relative_to(STATIC)): len(gzip.compress(file.read_bytes(), 9)) for file in files}
+    assert {"console/app.js", "console/panels/overview.js", "client.js", "shared/base.css"} <= sizes.keys()
+    assert sum(sizes.values()) <= BUDGET, sizes
