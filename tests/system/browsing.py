@@ -11,6 +11,10 @@ from playwright.sync_api import Locator, Page, WebSocketRoute, expect, sync_play
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 FLAGS += ["--disable-background-networking", "--disable-component-update"]
 
+WIDER = """(elements) => elements
+    .filter((element) => element.scrollWidth > element.clientWidth)
+    .map((element) => element.className || element.localName)"""
+
 __all__ = ["FLAGS", "Visitor", "Wire", "expect", "sync_playwright"]
 
 Message = dict[str, Any]
@@ -54,7 +58,7 @@ class Visitor:
 
     def turn(self, number: int = 0) -> Locator:
         """Return a turn of the conversation."""
-        return self.page.locator("#turns article.turn").nth(number)
+        return self.page.locator(".log article.turn").nth(number)
 
     def see_end(self, outcome: str = "completed", turn: int = 0) -> None:
         """Wait until a turn has ended in that way."""
@@ -66,7 +70,7 @@ class Visitor:
 
     def see_running(self, words: str) -> None:
         """Wait until the line above the box says what the running turn does."""
-        expect(self.page.locator("#running-text")).to_have_text(words, timeout=15_000)
+        expect(self.page.locator(".running-text")).to_have_text(words, timeout=15_000)
 
     @property
     def card(self) -> Locator:
@@ -76,7 +80,19 @@ class Visitor:
     @property
     def waiting(self) -> Locator:
         """The turns in the queue."""
-        return self.page.locator("#queue-list li")
+        return self.page.locator(".queue li")
+
+    @property
+    def trouble(self) -> Locator:
+        """What is said of a connection that is not there."""
+        return self.page.locator(".trouble")
+
+    @property
+    def overflowing(self) -> list[str]:
+        """What is wider inside than outside, of what is to fit whatever the screen."""
+        boxes = self.page.locator("html, main, .bar, .panel, .scroller, .queue, .approval, .agent, .trouble")
+        names: list[str] = boxes.evaluate_all(WIDER)
+        return names
 
     @property
     def session_id(self) -> str:

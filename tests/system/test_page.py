@@ -1,4 +1,4 @@
-"""The page at `/` in a real browser, against a real broker with real agents."""
+"""The page at `/chat` in a real browser, against a real broker with real agents."""
 
 import re
 import signal
@@ -16,8 +16,6 @@ Message = dict[str, Any]
 
 SCRIPTS = Path(__file__).parents[1] / "agents" / "acp" / "scripts"
 STORY = "Once upon a time a message was sent, and this time the reply came, whole and once, to all who waited for it."
-SIDEWAYS = """() => [...document.querySelectorAll("html, main, .bar, .panel, .scroller")]
-    .filter((element) => element.scrollWidth > element.clientWidth).map((element) => element.className)"""
 AGENTS = {
     "slow": {"kind": "echo", "delay": "60ms"},
     "pydantic": {"kind": "acp", "command": [sys.executable, str(SCRIPTS / "pydantic_agent.py")]},
@@ -102,7 +100,7 @@ def test_stop_ends_the_running_turn_and_the_next_one_goes_on(visit: Visit) -> No
     visitor.say(STORY)
     expect(visitor.page.locator(".message.streaming")).to_contain_text("Once")
     visitor.say("next")
-    expect(visitor.page.locator("#queue-list li")).to_contain_text(["next"])
+    expect(visitor.waiting).to_contain_text(["next"])
     visitor.page.get_by_role("button", name="Stop").click()
     visitor.see_end("cancelled", turn=0)
     visitor.see_end("completed", turn=1)
@@ -130,7 +128,7 @@ def test_what_people_write_is_never_markup(visit: Visit) -> None:
     visitor.see_end()
     expect(visitor.page.locator(".bubble")).to_have_text(hostile)
     expect(visitor.page.locator(".message")).to_have_text(hostile)
-    assert visitor.page.locator("#turns img, #turns script").count() == 0
+    assert visitor.page.locator(".log img, .log script").count() == 0
 
 
 def test_a_policy_forbids_everything_that_is_not_the_pages_own(visit: Visit, server: Any) -> None:
@@ -195,12 +193,12 @@ def test_a_reset_clears_the_page_and_shows_all_there_is(browsing: ModuleType, vi
     visitor.say("one two three")
     visitor.see_end()
     before = visitor.records
-    visitor.page.evaluate("document.querySelector('article.turn').dataset.before = 'the reset'")
+    visitor.turn().evaluate("turn => (turn.dataset.before = 'the reset')")
     wire.cut(4002)
     expect(visitor.page.locator("[data-before]")).to_have_count(0, timeout=10_000)
-    expect(visitor.page.locator("#turns")).to_have_attribute("data-live", "true")
+    expect(visitor.page.locator(".log")).to_have_attribute("data-live", "true")
     assert visitor.records == before
-    expect(visitor.page.locator("article.turn")).to_have_count(1)
+    expect(visitor.page.locator(".log article.turn")).to_have_count(1)
 
 
 def test_the_close_code_alone_decides_whether_the_page_comes_back(browsing: ModuleType, visit: Visit) -> None:
@@ -210,6 +208,10 @@ def test_the_close_code_alone_decides_whether_the_page_comes_back(browsing: Modu
     expect(visitor.page.locator("#connection-text")).to_have_text("Connected", timeout=10_000)
     wire.cut(4510)
     expect(visitor.page.locator("#connection-text")).to_have_text("Disconnected: an operator disconnected you")
+    expect(visitor.trouble).to_contain_text("An operator disconnected you.")
+    visitor.press("Connect now")
+    expect(visitor.page.locator("#connection-text")).to_have_text("Connected", timeout=10_000)
+    expect(visitor.trouble).to_be_hidden()
 
 
 def test_after_kill_9_the_page_comes_back_and_says_that_the_turn_is_lost(visit: Visit, server: Any) -> None:
@@ -218,9 +220,13 @@ def test_after_kill_9_the_page_comes_back_and_says_that_the_turn_is_lost(visit: 
     expect(visitor.page.locator(".message.streaming")).to_contain_text("Once")
     server.end(signal.SIGKILL)
     expect(visitor.page.locator("#connection-text")).to_contain_text("the connection broke")
+    expect(visitor.trouble).to_contain_text("The connection broke. What you write stays here until the broker is back.")
+    visitor.say("two words")
+    expect(visitor.page.locator(".unsent")).to_contain_text("Waiting for the connection")
     server.start()
     visitor.see_end("lost")
-    expect(visitor.page.locator("footer.outcome")).to_contain_text("What you see is only part of an answer.")
+    visitor.see_outcome("What you see is only part of an answer.")
+    visitor.see_end(turn=1)
     assert essence(visitor.records) == essence(records_of(server, visitor.session_id))
     visitor.complaints = [text for text in visitor.complaints if "WebSocket connection to" not in text]
 
@@ -237,10 +243,10 @@ def test_a_deleted_session_is_gone_from_the_list(visit: Visit) -> None:
 
 
 def test_the_page_fits_a_telephone(visit: Visit) -> None:
-    visitor = visit(viewport={"width": 400, "height": 760})
+    visitor = visit(viewport={"width": 360, "height": 740})
     visitor.say("w" * 300)
     visitor.see_end()
     for panel in ("Sessions", "Records", "Room", "Chat"):
         visitor.page.locator(".panels").get_by_role("button", name=panel).click()
-        assert visitor.page.evaluate(SIDEWAYS) == []
+        assert visitor.overflowing == []
     expect(visitor.page.locator(".message")).to_be_visible()

@@ -1,7 +1,12 @@
-"""The page where an auth plugin asks for tokens: it asks for one, keeps it in the tab, and asks again when it ends."""
+"""The page where tokens are asked for: one is kept in the tab, asked for again, and brought by links that work once."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -85,6 +90,7 @@ def test_the_page_stays_away_for_as_long_as_the_broker_says(browser: Any, server
     wire.page_side.send(json.dumps({"type": "notification", "event": "restarting", "data": {"retry_after": 2.5}}))
     wire.cut(1012)
     expect(visitor.page.get_by_text("Reconnecting in 2.5 s: the broker restarts")).to_be_visible()
+    expect(visitor.trouble).to_contain_text("Next attempt in 2 s")
     expect(visitor.page.get_by_text("Connected", exact=True)).to_be_visible()
     assert visitor.complaints == []
     context.close()
@@ -96,3 +102,42 @@ def test_it_is_asked_for_again_when_it_has_expired(page: Page, server: Any) -> N
     expect(page.get_by_text("Connected", exact=True)).to_be_visible()
     expect(page.get_by_role("dialog", name="Who are you?")).to_contain_text("expired", timeout=15_000)
     assert page.evaluate("sessionStorage.length") == 0
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """What `broker dev` says of itself, while it runs."""
+    command = [sys.executable, "-u", "-m", "broker", "dev", "--port", "0", "--json"]
+    environ = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield json.loads(process.stdout.readline())
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=30)
+
+
+def test_a_link_signs_in_once_and_leaves_nothing_in_the_address(
+    browser: Any, dev: dict[str, Any], browsing: ModuleType
+) -> None:
+    context = browser.new_context()
+    visitor = browsing.Visitor(context.new_page())
+    visitor.attend()
+    visitor.page.goto(dev["chat"])
+    expect(visitor.page.get_by_text("Connected", exact=True)).to_be_visible()
+    assert "ticket" not in visitor.page.url
+    visitor.say("hello")
+    expect(visitor.page.locator(".message").first).to_contain_text("hello", timeout=10_000)
+    visitor.page.get_by_role("link", name="Console").click()
+    expect(visitor.page.locator("#who")).to_contain_text("dev")
+    visitor.page.go_back()
+    expect(visitor.page.locator(".message").first).to_contain_text("hello")
+    visitor.press("Sign out")
+    expect(visitor.page.get_by_role("dialog", name="Who are you?")).to_be_visible()
+    assert visitor.complaints == []
+    visitor.page.goto("about:blank")
+    visitor.page.goto(dev["chat"])
+    expect(visitor.page.get_by_role("dialog", name="Who are you?")).to_contain_text("used before")
+    assert "ticket" not in visitor.page.url
+    context.close()

@@ -33,6 +33,7 @@ AGENTS = {
     "play": {"kind": "echo", "faults": True},
     "hasty": {"kind": "echo", "faults": True, "deadlines": {"stalled": "300ms", "idle": "1500ms", "approval": "1s"}},
     "asking": {"kind": "acp", "command": [sys.executable, str(ASKING)]},
+    "absent": {"kind": "worker"},
 }
 
 pytestmark = pytest.mark.timeout(180)
@@ -224,6 +225,43 @@ def test_a_change_that_comes_too_late_is_not_thrown_away(visit: Visit) -> None:
     expect(visitor.page.get_by_label("Message", exact=True)).to_have_value("second thought")
 
 
+def test_a_message_for_which_there_is_no_agent_says_so(visit: Visit) -> None:
+    visitor = visit()
+    visitor.begin("absent")
+    visitor.say("is anybody there?")
+    expect(visitor.page.get_by_role("region", name="Queue")).to_contain_text("Waiting for an agent to take it · 1")
+    visitor.press("Where is it?")
+    expect(visitor.page.get_by_role("dialog")).to_contain_text("there is no agent that could take it")
+    visitor.page.keyboard.press("Escape")
+    visitor.press("Remove")
+    visitor.see_outcome("Taken back by you before it began")
+
+
+def test_a_message_that_comes_too_early_can_be_sent_again_when_the_broker_says(
+    browsing: ModuleType, visit: Visit
+) -> None:
+    def be_overloaded(wire: Any, message: Message) -> list[Message]:
+        if message["action"] != "turn.start" or len(wire.payloads("turn.start")) > 1:
+            return [message]
+        error = {"code": "overloaded", "message": "There is too much to do.", "retryable": True, "retry_after": 2}
+        wire.page_side.send(json.dumps({"id": message["id"], "type": "error", "data": error}))
+        return []
+
+    wire = browsing.Wire(up=be_overloaded)
+    visitor = visit(wire=wire)
+    visitor.say("me first")
+    unsent = visitor.page.locator(".unsent")
+    expect(unsent).to_contain_text("Not accepted: There is too much to do.")
+    again = unsent.get_by_role("button", name="Send again")
+    expect(again).to_have_text(re.compile("^Send again in [12] s$"))
+    expect(again).to_be_disabled()
+    expect(again).to_have_text("Send again")
+    again.click()
+    visitor.see_end()
+    first, second = wire.payloads("turn.start")
+    assert first == second
+
+
 # -- ends ---------------------------------------------------------------------------------------------
 
 
@@ -328,14 +366,14 @@ def test_an_agent_that_started_anew_is_said_to_have_forgotten(server: Any, visit
     visitor = visit()
     visitor.begin("asking")
     visitor.say("shall we?")
-    expect(visitor.page.locator("#agent-state")).to_have_text("asking 1.0")
+    expect(visitor.page.locator(".agent-state")).to_have_text("asking 1.0")
     expect(visitor.card).to_have_count(2)
     for child in psutil.Process(server.process.pid).children():
         child.kill()
     visitor.see_end("lost")
     visitor.press("Try again")
     forgotten = "The agent started anew; it does not remember what was said before"
-    expect(visitor.page.locator("#agent-state")).to_have_text(forgotten)
+    expect(visitor.page.locator(".agent-state")).to_have_text(forgotten)
     expect(visitor.turn(1).locator(".note")).to_have_text(forgotten)
 
 
@@ -347,7 +385,7 @@ def test_modes_and_options_are_set_for_everybody_and_a_refusal_is_told(together:
     ann.page.get_by_label("Mode").select_option("Just act")
     expect(bob.page.get_by_label("Mode")).to_have_value("Just act")
     ann.page.get_by_label("Voice").select_option("Loud")
-    expect(ann.page.locator("#agent-error")).to_contain_text("The neighbours are asleep")
+    expect(ann.page.locator(".agent .refusal")).to_contain_text("The neighbours are asleep")
     expect(ann.page.get_by_label("Voice")).to_have_value("Low")
     ann.press("Stop")
     ann.see_end("cancelled")
@@ -355,14 +393,12 @@ def test_modes_and_options_are_set_for_everybody_and_a_refusal_is_told(together:
 
 
 def test_it_all_fits_a_telephone(visit: Visit) -> None:
-    visitor = visit(viewport={"width": 380, "height": 760})
+    visitor = visit(viewport={"width": 360, "height": 740})
     visitor.say("/ask " + "w" * 150)
     expect(visitor.card).to_be_visible()
     visitor.say("q" * 150)
     expect(visitor.waiting).to_have_count(1)
     visitor.press("Edit")
-    sideways = """() => [...document.querySelectorAll("html, main, .panel, .scroller, .queue, .approval, .agent")]
-        .filter((element) => element.scrollWidth > element.clientWidth).map((element) => element.className)"""
-    assert visitor.page.evaluate(sideways) == []
+    assert visitor.overflowing == []
     visitor.press("Stop")
     visitor.see_end("cancelled")

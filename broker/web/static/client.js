@@ -1,5 +1,5 @@
 /**
- * A client of `broker.v1.json`; its guide and its types are in the npm package. Times are milliseconds.
+ * A client of `broker.v1.json`. Times are milliseconds; the types, and a guide, are in the npm package.
  * @import * as T from "./types.js"
  */
 
@@ -33,15 +33,10 @@ export class BrokerError extends Error {
 
 /** @template Events */
 class Emitter extends EventTarget {
-  /**
-   * @template {keyof Events & string} Name
-   * @param {Name} name
-   * @param {(detail: Events[Name]) => void} listener
-   * @param {{signal?: AbortSignal}} [options]
-   */
-  on(name, listener, options) {
+  /** @type {T.On<Events>} */
+  on = (name, listener, options) => {
     this.addEventListener(name, (/** @type {any} */ event) => listener(event.detail), options);
-  }
+  };
 
   _emit(name, detail) {
     this.dispatchEvent(new CustomEvent(name, { detail }));
@@ -52,7 +47,9 @@ class Emitter extends EventTarget {
 export class Broker extends Emitter {
   /** @type {T.State} */
   state = "closed";
-  identity = null; // the data of the last welcome
+  /** @type {T.Welcome | null} */
+  identity = null;
+  /** @type {number | null} */
   rtt = null; // of the last ping
   _followed = new Map();
   #timers = new Map();
@@ -102,15 +99,11 @@ export class Broker extends Emitter {
     if (this.state !== "closed") this.#end(1000, "closed here", false);
   }
 
-  /**
-   * @param {string} action
-   * @param {any} [payload]
-   * @param {T.RequestOptions} [options]
-   */
-  request(action, payload, options) {
+  /** @type {T.Request} */
+  request = (action, payload, options) => {
     const waiting = this.#held.reduce((sum, { text }) => sum + text.length, 0);
     return waiting > this._queue.bytes ? Promise.reject(crowded()) : this._ask(action, payload, options);
-  }
+  };
 
   /** @param {T.SessionOptions} [about] */
   async createSession(about) {
@@ -121,29 +114,17 @@ export class Broker extends Emitter {
     return session;
   }
 
-  /**
-   * @param {string} id
-   * @returns {Session}
-   */
-  session(id) {
-    return this._followed.get(`broker session_id ${id}`) ?? new Session(this, id);
-  }
+  /** @type {(id: string) => Session} */
+  session = (id) => this._followed.get(`broker session_id ${id}`) ?? new Session(this, id);
 
-  /** @param {T.List} [list] */
-  sessions(list) {
-    return this.request("session.list", list);
-  }
+  /** @type {(name: string) => Room} */
+  room = (name) => this._followed.get(`broker room ${name}`) ?? new Room(this, name);
 
-  /**
-   * @param {string} name
-   * @returns {Room}
-   */
-  room(name) {
-    return this._followed.get(`broker room ${name}`) ?? new Room(this, name);
-  }
+  /** @type {T.Sessions} */
+  sessions = (page) => this.request("session.list", page);
 
   /** The promise settles before what comes after the answer is looked at. */
-  _ask(action, payload = {}, { timeout = this._options.timeout, signal } = {}) {
+  _ask(action, payload = {}, { timeout = this._options.timeout, signal = null } = {}) {
     const request = deferred();
     const id = `c${++this.#lastId}`;
     const text = JSON.stringify({ id, type: "request", action, payload });
@@ -370,25 +351,21 @@ class Followed extends Emitter {
   seq = undefined; // everything up to here has arrived
   epoch = undefined;
   _isEntering = false;
+  _events = undefined;
   #entered = null;
   #round = 0;
 
   constructor(broker, field, name, entry) {
     super();
+    /** @type {Broker} */
     this._broker = broker;
     this._key = `broker ${field} ${name}`;
     this._address = { [field]: name };
     this._entry = entry;
   }
 
-  /**
-   * @param {string} action
-   * @param {object} [payload]
-   * @param {T.RequestOptions} [options]
-   */
-  request(action, payload, options) {
-    return this._broker.request(action, { ...this._address, ...payload }, options);
-  }
+  /** @type {T.Request} */
+  request = (action, payload, options) => this._broker.request(action, { ...this._address, ...payload }, options);
 
   _follow() {
     this._keep(true);
@@ -455,7 +432,9 @@ class Followed extends Emitter {
     this._emit("gone", error);
   }
 
-  _stop() {}
+  _stop(_error) {}
+
+  _arrived(_answer) {}
 }
 
 /** @extends {Followed<T.SessionEvents>} */
@@ -468,6 +447,7 @@ export class Session extends Followed {
 
   constructor(broker, id) {
     super(broker, "session_id", id, "session.attach");
+    /** @type {string} */
     this.id = id;
     this.seq = 0;
     const kept = tried(() => JSON.parse(broker._options.storage.getItem(this._key))) ?? [];
@@ -477,12 +457,12 @@ export class Session extends Followed {
     for (const turn of this.outbox) if (turn.state === "waiting") turn._wait();
   }
 
-  /** @param {T.From} [from] */
-  attach({ afterSeq = this.seq, epoch = this.epoch } = {}) {
+  /** @type {T.Attach} */
+  attach = ({ afterSeq = this.seq, epoch = this.epoch } = {}) => {
     this.seq = afterSeq;
     this.epoch = epoch;
     return this._follow();
-  }
+  };
 
   detach() {
     this._leave(failure("disconnected", "The session was detached."));
@@ -490,38 +470,22 @@ export class Session extends Followed {
     return this.request("session.detach").catch(() => {});
   }
 
-  close() {
-    return this.request("session.close");
-  }
+  close = () => this.request("session.close");
 
-  delete() {
-    return this.request("session.delete");
-  }
+  delete = () => this.request("session.delete");
 
-  /** @param {{title?: string, variables?: object}} change */
-  update(change) {
-    return this.request("session.update", change);
-  }
+  /** @type {T.Update} */
+  update = (change) => this.request("session.update", change);
 
-  /** @param {T.Page} [page] */
-  history({ kind, beforeSeq, limit } = {}) {
-    return this.request("session.history", { kind, before_seq: beforeSeq, limit });
-  }
+  /** @type {T.History} */
+  history = ({ kind, beforeSeq: before_seq, limit } = {}) =>
+    this.request("session.history", { kind, before_seq, limit });
 
-  /**
-   * @param {string} approvalId
-   * @param {string} optionId
-   */
-  answer(approvalId, optionId) {
-    return this.request("approval.answer", { approval_id: approvalId, option_id: optionId });
-  }
+  /** @type {T.Answer} */
+  answer = (approval_id, option_id) => this.request("approval.answer", { approval_id, option_id });
 
-  /**
-   * Start a turn, as soon as there is a connection; follow the session.
-   * @param {T.Content} content
-   * @param {T.SendOptions} [options]
-   */
-  send(content, { ifBusy: if_busy, retryOf: retry_of, metadata, clientMsgId = freshId(), signal } = {}) {
+  /** @type {T.Send} */
+  send = (content, { ifBusy: if_busy, retryOf: retry_of, metadata, clientMsgId = freshId(), signal } = {}) => {
     const at = this._broker._clock.now();
     const turn = new Turn(this, { content, if_busy, retry_of, metadata, client_msg_id: clientMsgId, at });
     if (!this._broker._hasRoom(turn._bytes)) return turn._refuse(crowded());
@@ -534,17 +498,14 @@ export class Session extends Followed {
     turn.ended.catch(() => {}).finally(() => signal?.removeEventListener("abort", stop));
     this._submit(turn);
     return turn;
-  }
+  };
 
-  /**
-   * @param {string} id
-   * @returns {Turn}
-   */
-  turn(id) {
+  /** @type {(id: string) => Turn} */
+  turn = (id) => {
     const known = this.#turns.get(id);
     if (!known) this.attach(); // the answer says whether it still runs
     return known ?? new Turn(this, { id });
-  }
+  };
 
   _enter() {
     if (this.isFollowed) return super._enter();
@@ -615,7 +576,7 @@ export class Session extends Followed {
     this._changed();
   }
 
-  _changed(unwanted = null) {
+  _changed(unwanted = undefined) {
     this.outbox = this.outbox.filter((turn) => turn !== unwanted);
     const { storage } = this._broker._options;
     if (this.outbox.length) tried(() => storage?.setItem(this._key, JSON.stringify(this.outbox)));
@@ -663,10 +624,12 @@ export class Turn {
   #wake = deferred();
   #timer = null;
 
-  constructor(session, { id = null, at, state, error, wasSent = false, ...payload }) {
+  constructor(session, item) {
+    const { id = null, at, state, error, wasSent = false, ...payload } = item;
     this.#session = session;
     this.#payload = payload;
     this.#wasSent = wasSent;
+    /** @type {string} */
     this.clientMsgId = payload.client_msg_id;
     this.content = payload.content;
     this.at = at;
@@ -685,14 +648,8 @@ export class Turn {
     return this.#ended.promise;
   }
 
-  /**
-   * @template A, B
-   * @param {(ended: T.Ended) => A} [resolve]
-   * @param {(error: any) => B} [reject]
-   */
-  then(resolve, reject) {
-    return this.ended.then(resolve, reject);
-  }
+  /** @type {Promise<T.Ended>["then"]} */
+  then = (resolve, reject) => this.ended.then(resolve, reject);
 
   /** @returns {AsyncGenerator<T.LogRecord, void, void>} */
   async *[Symbol.asyncIterator]() {
@@ -816,37 +773,30 @@ export class Turn {
 export class Room extends Followed {
   constructor(broker, name) {
     super(broker, "room", name, "room.join");
+    /** @type {string} */
     this.name = name;
   }
 
-  /** @param {{events?: string[], afterSeq?: number}} [wanted] some events; 0 for all that is remembered */
-  join({ events, afterSeq = this.seq } = {}) {
+  /** @type {T.Join} */
+  join = ({ events, afterSeq = this.seq } = {}) => {
     this._events = events;
     this.seq = afterSeq;
     return this._follow();
-  }
+  };
 
   leave() {
     this._leave(failure("disconnected", "The room was left."));
     return this.request("room.leave").catch(() => {});
   }
 
-  /**
-   * @param {string} event
-   * @param {any} [data]
-   */
-  publish(event, data = null) {
-    return this.request("room.publish", { event, data });
-  }
+  /** @type {T.Publish} */
+  publish = (event, data = null) => this.request("room.publish", { event, data });
 
-  async presence() {
-    return (await this.request("room.presence")).members;
-  }
+  /** @type {T.Presence} */
+  presence = async () => (await this.request("room.presence")).members;
 
-  /** @param {T.Page} [page] */
-  history({ beforeSeq, limit } = {}) {
-    return this.request("room.history", { before_seq: beforeSeq, limit });
-  }
+  /** @type {T.History} */
+  history = ({ beforeSeq: before_seq, limit } = {}) => this.request("room.history", { before_seq, limit });
 
   _arrived(answer) {
     this._emit("joined", answer);
