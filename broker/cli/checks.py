@@ -18,7 +18,6 @@ import attrs
 
 from broker import __version__
 from broker.config import ConfigErrors, Loaded, Settings
-from broker.config.units import format_size
 from broker.extensions.loader import load as load_plugins
 from broker.store.engines import engine_for
 from broker.store.examine import SQLITE_FIXED, disk_of, examine, sqlite_version
@@ -201,8 +200,9 @@ def _store(settings: Settings) -> Iterator[Finding]:
         yield Finding("store", "warn", "in memory: nothing outlives the broker", "Give store.url a file.")
         return
     try:
+        disk = _disk(engine)  # first: where nothing can be written, no store will be made
         yield _file(engine)
-        yield _disk(engine)
+        yield disk
     except StoreError as e:
         yield Finding("store", "fail", str(e))
 
@@ -212,7 +212,7 @@ def _file(engine: SqliteEngine) -> Finding:
     if found is None:
         return Finding("store", "ok", f"{engine.path} will be made")
     held = f", open in process {found.holder}" if found.holder else ""
-    text = f"{engine.path}, {format_size(found.size)} bytes, version {found.version}{held}"
+    text = f"{engine.path}, {found.size / (1 << 20):.1f} MiB, version {found.version}{held}"
     if found.damage:
         advice = "Stop the broker, keep a copy of the file, and restore a backup."
         return Finding("store", "fail", f"{text}: damaged: {found.damage}", advice)

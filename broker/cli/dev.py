@@ -77,6 +77,8 @@ def _prepared(context: click.Context, wanted: Mapping[str, Any]) -> "tuple[Loade
     file, overrides = context.obj
     if file is not None:
         raise click.UsageError("dev reads no file; leave --config out, or run the broker with it: broker --config FILE")
+    if "listen.host" in overrides:
+        raise click.UsageError("dev listens on this machine only; leave --host out")
     given = _settings(**wanted)
     for path, (flag, value) in overrides.items():
         _put(given, path, flag, value)

@@ -262,9 +262,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     served.kill()
 
 
+@pytest.fixture(scope="session")
+def _mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    mortal = _served(tmp_path_factory.mktemp("mortal"))
+    yield mortal
+    mortal.kill()
+
+
 @pytest.fixture
-def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A broker of one's own, to be killed and started again."""
-    served = _served(tmp_path_factory.mktemp("mortal"))
-    yield served
-    served.kill()
+def mortal(_mortal: Served) -> Served:
+    """A broker that runs, to be killed and started again."""
+    if _mortal.process is None or _mortal.process.poll() is not None:
+        _mortal.start()
+    return _mortal

@@ -134,6 +134,7 @@ def test_a_port_that_was_asked_for_and_is_taken_is_a_failure(broker: Callable[..
     ("arguments", "code", "words"),
     [
         (("--config", "some.yaml", "dev"), 2, "dev reads no file"),
+        (("--host", "0.0.0.0", "dev"), 2, "on this machine only"),
         (("--store", "nonsense", "dev"), 78, "--store: store.url"),
         (("dev", "--plugin", "nowhere"), 78, "nowhere"),
         (("dev", "--agent", "no name"), 78, "no name"),

@@ -83,7 +83,7 @@ def test_too_few_files_for_so_many_connections_are_a_warning(look: Look) -> None
     ("store", "name", "state", "words"),
     [
         ("{url: 'memory:'}", "store", "warn", "nothing outlives"),
-        ("{url: 'sqlite:///nowhere/broker.db'}", "store", "fail", "cannot be written to"),
+        ("{url: 'sqlite:///nowhere/broker.db'}", "store", "fail", "has to exist"),
         ("{url: 'sqlite:///text.db'}", "store", "fail", "not a broker's store"),
         ("{sync: 'off'}", "disk", "warn", "store.sync: off"),
         ("{}", "store", "ok", "will be made"),

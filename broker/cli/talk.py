@@ -1,0 +1,97 @@
+"""What commands that talk to a broker share: one event loop, errors in words, and text that is safe to show."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+import click
+
+from broker.cli.output import NOT_ALLOWED, UNREACHABLE, exit_code, fail
+from broker.cli.target import Target
+
+__all__ = ["INTERRUPTED", "age_in_words", "in_words", "printable", "size_in_words", "talk"]
+
+T = TypeVar("T")
+
+INTERRUPTED: Final = 130
+"""Ended by Ctrl-C before it was done; as shells say it."""
+
+_CONTROLS: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal would obey, or what turns text around: whoever writes a message could hide one with it."""
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_REFUSED: Final = {401: "unauthenticated", 403: "forbidden", 4500: "unauthenticated", 4503: "forbidden"}
+_WHERE: Final = "Start a broker there, or say where it is: --url, or BROKER_URL."
+_TOKEN_HINT: Final = "Show a token: BROKER_TOKEN, or --token-file; broker gentoken makes one."  # noqa: S105 - advice
+
+
+def talk(target: Target, work: Coroutine[Any, Any, T], scopes: str = "", *, leaves: bool = False) -> T:
+    """Run `work`, which talks to the broker; say what is wrong and exit if it cannot be done.
+
+    Args:
+        target: the broker, named when it cannot be reached.
+        work: what is to be done.
+        scopes: what the work needs, in words, for who may not do it.
+        leaves: whether Ctrl-C is how one leaves, and no failure.
+    """
+    from broker.client.errors import BrokerError, Disconnected, Refused  # noqa: PLC0415 - imports aiohttp
+
+    logging.getLogger("broker.client").disabled = True  # the command says itself what a person is to know
+    try:
+        return asyncio.run(work)
+    except Refused as e:
+        named = _REFUSED.get(e.code)
+        code = UNREACHABLE if named is None else exit_code(named)
+        fail(f"{target.url} does not let us in: {e}", code, None if named is None else _TOKEN_HINT)
+    except Disconnected as e:
+        fail(e.message, UNREACHABLE, _WHERE)
+    except BrokerError as e:
+        code = exit_code(e.code)
+        needs = f"That needs {scopes}. {_TOKEN_HINT}" if scopes and code == NOT_ALLOWED else e.hint
+        fail(f"{e.message} ({e.code})", code, needs)
+    except BrokenPipeError:
+        raise  # who read what is printed has had enough
+    except OSError as e:
+        fail(f"{target.url} cannot be reached: {e}", UNREACHABLE, _WHERE)
+    except KeyboardInterrupt:
+        if leaves:
+            raise click.exceptions.Exit(0) from None
+        fail("Stopped.", INTERRUPTED)
+
+
+def printable(text: str) -> str:
+    """Return text without what a terminal would obey; lines and tabs stay."""
+    return _CONTROLS.sub("", text)
+
+
+def in_words(seconds: float | None) -> str:
+    """Return a time in the unit that fits it, with three digits, such as `1.24 ms`; a dash for None."""
+    if seconds is None:
+        return "-"
+    if seconds >= 60:  # noqa: PLR2004 - a minute
+        minutes, rest = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+    if seconds >= 1:
+        return f"{seconds:.2f} s"
+    return f"{seconds * 1000:.{2 if seconds < 0.01 else 1 if seconds < 0.1 else 0}f} ms"  # noqa: PLR2004 - three digits
+
+
+def age_in_words(seconds: float) -> str:
+    """Return how long ago something was, in the largest unit that fits, such as `3 min`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def size_in_words(size: float | None) -> str:
+    """Return a number of bytes in the unit that fits it; a dash for None."""
+    if size is None:
+        return "-"
+    for unit in _UNITS[:-1]:
+        if size < 1024:  # noqa: PLR2004 - what the units are of
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"  # noqa: PLR2004
+        size /= 1024
+    return f"{size:.1f} {_UNITS[-1]}"
