@@ -1,6 +1,6 @@
-"""What can go wrong, as exceptions: one that a worker raises, and one that it gets."""
+"""What a worker raises to choose the words of a refusal."""
 
-__all__ = ["Refused", "TurnFailed"]
+__all__ = ["TurnFailed"]
 
 
 class TurnFailed(Exception):  # noqa: N818 - it is named after the turn's outcome
@@ -17,16 +17,3 @@ class TurnFailed(Exception):  # noqa: N818 - it is named after the turn's outcom
         self.code = code
         self.message = message
         self.retryable = retryable
-
-
-class Refused(ConnectionError):  # noqa: N818 - said of the worker, not of a mistake in it
-    """The broker will not have this worker, and trying again would not change that.
-
-    Args:
-        message: why, in the broker's words where it said so.
-        code: the close code (4500 to 4999, PROTOCOL 2c) or HTTP status it said so with; 0 for neither.
-    """
-
-    def __init__(self, message: str, code: int = 0) -> None:
-        super().__init__(message)
-        self.code = code

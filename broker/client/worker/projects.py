@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import attrs
 
-from broker.client.faults import TurnFailed
-from broker.client.wire import ProjectFeedback, ProjectUpdate, frame
+from broker.client.worker.faults import TurnFailed
+from broker.client.worker.wire import ProjectFeedback, ProjectUpdate, frame
 from broker.projects import EVENTS, FEEDBACK_RESPONSE, STATUS
 
 __all__ = ["Feedback", "Projects", "Update"]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from broker.client import Feedback, TurnFailed, Update, Worker
-from broker.client.projects import Projects
-from broker.client.wire import ProjectUpdate
+from broker.client.worker.projects import Projects
+from broker.client.worker.wire import ProjectUpdate
 from broker.testing import until
 
 Served = Callable[..., asyncio.Task[None]]

@@ -5,8 +5,8 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from broker.client.voice import Voice
-from broker.client.wire import TurnStart
+from broker.client.worker.voice import Voice
+from broker.client.worker.wire import TurnStart
 
 __all__ = ["Option", "StopReason", "ToolStatus", "Turn"]
 

@@ -4,7 +4,7 @@ import asyncio
 from typing import Final
 
 from broker.client.link import Link
-from broker.client.turns import Turns
+from broker.client.worker.turns import Turns
 
 __all__ = ["serve"]
 

@@ -11,10 +11,13 @@ import pytest
 from aiohttp import ClientError
 
 from broker.client import Refused, Turn, Worker
+from broker.client.backoff import Backoff
 from broker.client.dial import Dial
-from broker.client.link import Backoff, Link
-from broker.client.outbox import BYTES
-from broker.client.turns import Turns
+from broker.client.tokens import Tokens
+from broker.client.worker.link import WorkerLink
+from broker.client.worker.outbox import BYTES
+from broker.client.worker.turns import Turns
+from broker.client.worker.wire import FRAME_LIMIT, SUBPROTOCOL
 from broker.testing import ManualClock, until
 
 Door = Any
@@ -292,12 +295,9 @@ class keeping:  # noqa: N801 - read as a word
     """Keep a link for as long as the block runs, by a clock that the test moves."""
 
     def __init__(self, door: Door, turns: Turns, clock: ManualClock, get_token: Any = None) -> None:
-        async def no_token() -> None:
-            return None
-
-        dial = Dial(door.url, get_token or no_token)
+        dial = Dial(door.url, Tokens(get_token), SUBPROTOCOL, FRAME_LIMIT)
         hello = {"agent": "shout", "version": "", "capacity": 1, "instance": "i1"}
-        self._link = Link(dial, hello, turns, Backoff(), clock)
+        self._link = WorkerLink(dial, hello, turns, Backoff(), clock)
 
     async def __aenter__(self) -> asyncio.Task[None]:
         self._task = asyncio.get_running_loop().create_task(self._link.keep())

@@ -8,10 +8,10 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from broker.client.faults import TurnFailed
-from broker.client.turn import Turn
-from broker.client.voice import Voice
-from broker.client.wire import ApprovalAnswer, Ping, Said, TurnCancel, TurnResume, TurnStart, frame
+from broker.client.worker.faults import TurnFailed
+from broker.client.worker.turn import Turn
+from broker.client.worker.voice import Voice
+from broker.client.worker.wire import ApprovalAnswer, Ping, Said, TurnCancel, TurnResume, TurnStart, frame
 
 __all__ = ["Turns"]
 

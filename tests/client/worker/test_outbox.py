@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.client.outbox import BYTES, FRAMES, Outbox
+from broker.client.worker.outbox import BYTES, FRAMES, Outbox
 
 
 def filled(count: int, **bounds: int) -> Outbox:

@@ -8,7 +8,8 @@ import sys
 import threading
 from contextlib import suppress
 
-from broker.client import Turn, Worker, program, service
+from broker.client import Turn, Worker
+from broker.client.worker import program, service
 
 
 class Stuck(Worker):

@@ -16,7 +16,7 @@ from broker.client import Refused, Turn, Worker
 Door = Any
 Linked = Any
 Serving = Any
-EXAMPLE = Path(__file__).parents[2] / "examples" / "worker.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "worker.py"
 STUCK = Path(__file__).parent / "scripts" / "stuck_worker.py"
 END = ("turn_end", "turn_error")
 

@@ -1,28 +1,31 @@
 """The base class of workers: agents that dial in at the broker and share its load (PROTOCOL section 4)."""
 
 import asyncio
-import inspect
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, nullcontext
 from typing import Any, Final, get_args
 
-from broker.client.dial import Dial, GetToken
-from broker.client.faults import TurnFailed
-from broker.client.link import Backoff, Link
-from broker.client.program import run
-from broker.client.projects import Feedback, Projects, Update
-from broker.client.service import serve
-from broker.client.turn import StopReason, Turn
-from broker.client.turns import Turns
+from broker.client.backoff import Backoff
+from broker.client.dial import Dial
+from broker.client.tokens import Tokens
+from broker.client.worker.faults import TurnFailed
+from broker.client.worker.link import WorkerLink
+from broker.client.worker.program import run
+from broker.client.worker.projects import Feedback, Projects, Update
+from broker.client.worker.service import serve
+from broker.client.worker.turn import StopReason, Turn
+from broker.client.worker.turns import Turns
+from broker.client.worker.wire import FRAME_LIMIT, SUBPROTOCOL
 from broker.clock import SystemClock
 from broker.ids import new_id
+from broker.nearby import nearest
 
 __all__ = ["Answer", "Worker"]
 
 Answer = AsyncIterator[str] | Awaitable[StopReason | None]
 """What `Worker.answer` gives: text piece by piece, or, where it has said all by itself, why it is over."""
-Tokens = Callable[[], str | Awaitable[str]]
+GetToken = Callable[[], str | Awaitable[str]]
 """Gives a token, at once or awaited."""
 
 _MOST: Final = 10000
@@ -112,10 +115,10 @@ class Worker:
 
     def run(
         self,
-        url: str,
+        url: str | None = None,
         *,
         token: str | None = None,
-        get_token: Tokens | None = None,
+        get_token: GetToken | None = None,
         grace: float = 10.0,
     ) -> None:
         """Serve until SIGTERM or Ctrl-C; a second one does not wait for the turns that run.
@@ -126,7 +129,9 @@ class Worker:
         Logs to stderr, unless the program has set up logging.
 
         Args:
-            url: the broker's door for agents: ws://host:port/agent, or wss:// behind a proxy that speaks TLS.
+            url: the broker's door for agents: ws://host:port/agent, or wss:// behind a proxy that speaks TLS. Left out,
+                it is that of the broker which `BROKER_URL` names or `broker dev` runs, else of one at port 3000 of this
+                machine, and the token is the one that goes with it.
             token: a token with scope `agent`, sent in the handshake's Authorization header.
             get_token: asked before each handshake instead, for tokens that expire.
             grace: seconds that running turns have at the end.
@@ -136,6 +141,9 @@ class Worker:
             ValueError: an argument or an attribute is wrong.
         """
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+        if url is None:
+            nearby = nearest()
+            url, token = nearby.agent, nearby.token if token is None and get_token is None else token
         run(lambda stop: self.serve(url, token=token, get_token=get_token, grace=grace, stop=stop))
 
     async def serve(
@@ -143,7 +151,7 @@ class Worker:
         url: str,
         *,
         token: str | None = None,
-        get_token: Tokens | None = None,
+        get_token: GetToken | None = None,
         grace: float = 10.0,
         stop: asyncio.Event | None = None,
     ) -> None:
@@ -167,9 +175,11 @@ class Worker:
             raise ValueError(f"{type(self).__name__}.capacity has to be 1 to {_MOST}")
         hello = {"agent": self.agent, "version": self.version, "capacity": self.capacity, "instance": new_id()}
         turns = Turns(self._perform, self.capacity)
-        dial = Dial(url, _tokens(token, get_token))
+        if token is not None and get_token is not None:
+            raise ValueError("token and get_token are two ways to say the same; give one")
+        dial = Dial(url, Tokens(get_token if token is None else token), SUBPROTOCOL, FRAME_LIMIT)
         self._projects = projects = Projects(self.on_feedback, self.on_update, turns.wake.set)
-        link = Link(dial, hello, turns, Backoff(*self.pauses), SystemClock(), projects)
+        link = WorkerLink(dial, hello, turns, Backoff(*self.pauses), SystemClock(), projects)
         try:
             await serve(link, turns, stop or asyncio.Event(), grace)
         finally:
@@ -187,16 +197,3 @@ class Worker:
         if reason is not None and reason not in get_args(StopReason):
             raise TypeError("what answer returns is why it is over, not text: say that with turn.say, or yield it")
         return reason or turn.stop_reason
-
-
-def _tokens(token: str | None, get_token: Tokens | None) -> GetToken:
-    if token is not None and get_token is not None:
-        raise ValueError("token and get_token are two ways to say the same; give one")
-
-    async def tokens() -> str | None:
-        if get_token is None:
-            return token
-        got = get_token()
-        return await got if inspect.isawaitable(got) else got
-
-    return tokens

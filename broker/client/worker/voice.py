@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
-from broker.client.outbox import Outbox
-from broker.client.wire import frame
+from broker.client.worker.outbox import Outbox
+from broker.client.worker.wire import frame
 from broker.ids import new_id
 
 __all__ = ["Voice"]
