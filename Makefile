@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 LINKS := broker/actors broker/plugins
 
-.PHONY: run test check bench chaos fuzz docs dev clean lock debian promtool
+.PHONY: run test check bench chaos fuzz docs dev npm clean lock debian promtool
 
 # In a terminal the broker gets a process group of its own: Ctrl-C then drains it, and make sees it exit with 0.
 run: $(STAMP)
@@ -37,6 +37,11 @@ docs: $(TEST_STAMP)
 	$(BIN)/python -m docs.reference
 
 dev: $(TEST_STAMP)
+
+# The JavaScript client as a package for npm, in dist/; the file in it is the one that the broker serves.
+npm:
+	mkdir -p dist
+	cd npm && npm install --no-audit --no-fund --no-package-lock --ignore-scripts --silent && npm pack --pack-destination ../dist
 
 # The versions that were tested, for everybody; `make lock` moves them.
 lock:

@@ -25,9 +25,10 @@ HISTORY_BYTES: Final = 1 << 20
 class _Pending:
     """What waits for one commit."""
 
-    __slots__ = ("effects", "records", "replies", "since", "written_bytes")
+    __slots__ = ("at", "effects", "records", "replies", "since", "written_bytes")
 
     def __init__(self) -> None:
+        self.at = 0
         self.since = 0.0
         self.written_bytes = 0
         self.records: tuple[Record, ...] = ()
@@ -59,6 +60,7 @@ class LogActor(FollowedLog):
     Attributes:
         written_bytes: data of all records ever written to the log.
         durable_bytes: as much of that as the store has taken.
+        updated_at: when that was.
         turn_rows: the latest state of turns, by id, to be kept with the next write.
     """
 
@@ -68,6 +70,7 @@ class LogActor(FollowedLog):
         super().__init__(log, options)
         self.written_bytes = 0
         self.durable_bytes = 0
+        self.updated_at = 0
         self._clock = options.clock
         self._stats = options.stats
         self._on_committed = options.on_committed
@@ -120,7 +123,9 @@ class LogActor(FollowedLog):
             self._draft = _Pending()
             draft.since = self._clock.monotonic()
             self._pending.append(draft)
-            self._store.append(self._take_write(draft.records), self.actor_ref, draft)
+            write = self._take_write(draft.records)
+            draft.at = write.at
+            self._store.append(write, self.actor_ref, draft)
         elif draft.replies or draft.effects:
             self._draft = _Pending()
             if self._pending:  # nothing of its own, but it may tell of what is not durable yet
@@ -177,6 +182,7 @@ class LogActor(FollowedLog):
         """Run for records that the store refused, before this actor starts anew."""
 
     def _release(self, done: _Pending) -> None:
+        self.updated_at = max(self.updated_at, done.at)
         if done.records:
             self.on_durable(done.records)
         for reply_to, value in done.replies:

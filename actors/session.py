@@ -87,6 +87,7 @@ class Session(WatchedSession):
         self._variables = msgspec.json.decode(stored.row.variables)
         self.epoch, self.head, self.floor = stored.log.epoch, stored.log.head, stored.log.floor
         self.written_bytes = self.durable_bytes = stored.log.bytes
+        self.updated_at = stored.log.updated_at
         self._durable_head = stored.log.head
         self._conductor.take_up(stored)
 

@@ -103,6 +103,7 @@ class WatchedSession(LogActor):
     @handles(ops.Describe)
     def _describe(self, message: ops.Describe) -> dict[str, Any]:
         row = self._check(message.by, "viewer")
+        row = attrs.evolve(row, updated_at=max(row.updated_at, self.updated_at))
         view = {**session_data(row), "epoch": self.epoch, "head": self._durable_head, "floor": self.floor}
         return {**view, **self.machine.view(), "variables": self._variables}
 

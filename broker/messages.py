@@ -120,6 +120,7 @@ class SessionRow:
     Attributes:
         variables: a JSON object; nothing in a list, which does not read it.
         members: a JSON object: whom the owner shares it with, and as what (`member` or `viewer`).
+        updated_at: when this was last changed; in a list, when its log was last written to.
         ephemeral: whether it is closed when the connection ends that made it.
     """
 

@@ -1,7 +1,7 @@
 """Where a program finds its broker if nobody tells it: in the environment, or the one that `broker dev` runs.
 
-`broker dev` writes down where it listens and a token for its user's own programs, in a file that only that user can
-read; it is gone when the broker is.
+`broker dev` writes down where it listens and a token for its user's own programs, in a file of its own that only that
+user can read; it is gone when the broker is. Where there are several, the newest is meant.
 """
 
 import json
@@ -66,11 +66,11 @@ def find(url: str | None = None, environ: Mapping[str, str] = os.environ) -> Nea
         ValueError: the address is none of a broker.
     """
     named, token = url or environ.get(URL_VARIABLE), environ.get(TOKEN_VARIABLE) or None
-    dev = running(environ)
     if not named:
+        dev = running(environ)
         return None if dev is None else Nearby(dev.url, token or dev.token)
     base = base_of(named)
-    return Nearby(base, token or (dev.token if dev is not None and dev.url == base else None))
+    return Nearby(base, token) if token else running(environ, base) or Nearby(base)
 
 
 def nearest(environ: Mapping[str, str] = os.environ) -> Nearby:
@@ -99,14 +99,16 @@ def base_of(url: str) -> str:
 
 
 def note(nearby: Nearby, pid: int, environ: Mapping[str, str] = os.environ) -> Path:
-    """Write down where a broker is, for its user alone; return the file.
+    """Write down where a broker is, for its user alone, beside what others wrote; return the file.
 
     Raises:
         OSError: it cannot be written.
     """
-    file = _file(environ)
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = file.with_name(f"{file.name}.{pid}")
+    folder = _folder(environ)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _sweep(folder)
+    file = _file(folder, pid)
+    fresh = file.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w") as out:
@@ -116,42 +118,82 @@ def note(nearby: Nearby, pid: int, environ: Mapping[str, str] = os.environ) -> P
 
 
 def forget(pid: int, environ: Mapping[str, str] = os.environ) -> None:
-    """Take back what the broker of this process wrote; what another one wrote since stays."""
-    file = _file(environ)
-    said = _read(file)
-    if said is not None and said.get("pid") == pid:
-        with suppress(OSError):
-            file.unlink()
+    """Take back what the broker of this process wrote."""
+    with suppress(OSError):
+        _file(_folder(environ), pid).unlink()
 
 
-def running(environ: Mapping[str, str] = os.environ) -> Nearby | None:
-    """Return the broker that `broker dev` runs for this user; None if there is none, or it does not listen."""
-    said = _read(_file(environ))
-    if said is None:
-        return None
-    url, token, pid = said.get("url"), said.get("token"), said.get("pid")
-    if not isinstance(url, str) or not isinstance(token, str) or not isinstance(pid, int):
-        return None
-    return Nearby(url, token) if _is_alive(pid) and _listens(url) else None
+def running(environ: Mapping[str, str] = os.environ, url: str | None = None) -> Nearby | None:
+    """Return the newest broker that `broker dev` runs for this user, or the one at `url`; None if there is none."""
+    for file in sorted(_files(_folder(environ)), key=_age):
+        said = _read(file)
+        if said is None or url not in {None, said.url} or not _is_alive(said.pid):
+            continue
+        if _listens(said.url):
+            return Nearby(said.url, said.token)
+    return None
 
 
-def _file(environ: Mapping[str, str]) -> Path:
+@attrs.frozen
+class _Said:
+    url: str
+    token: str = attrs.field(repr=False)
+    pid: int
+
+
+def _folder(environ: Mapping[str, str]) -> Path:
     state = environ.get("XDG_STATE_HOME") or ""
     home = Path(state) if state.startswith("/") else Path.home() / ".local" / "state"
-    return home / "actor-broker" / "dev.json"
+    return home / "actor-broker"
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def _file(folder: Path, pid: int) -> Path:
+    return folder / f"dev-{pid}.json"
+
+
+def _files(folder: Path) -> list[Path]:
+    return list(folder.glob("dev-*.json"))
+
+
+def _age(file: Path) -> float:
+    """Return what orders files by their age, the newest first."""
+    try:
+        return -file.lstat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _sweep(folder: Path) -> None:
+    """Take away what brokers left behind that were killed."""
+    for file in _files(folder):
+        said = _read(file)
+        if said is not None and not _is_alive(said.pid):
+            with suppress(OSError):
+                file.unlink()
+
+
+def _read(file: Path) -> _Said | None:
     """Return what is written; None if that is nothing, or somebody else could have written or read it."""
     try:
-        with file.open("rb") as source:
-            about = os.fstat(source.fileno())
-            if about.st_uid != os.geteuid() or stat.S_IMODE(about.st_mode) & 0o077:
+        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # which a pipe would have us wait for
+        with os.fdopen(handle, "rb") as source:
+            about = os.fstat(handle)
+            private = stat.S_ISREG(about.st_mode) and not stat.S_IMODE(about.st_mode) & 0o077
+            if about.st_uid != os.geteuid() or not private:
                 return None
             said = json.loads(source.read(_LONGEST))
     except (OSError, ValueError):
         return None
-    return said if isinstance(said, dict) else None
+    return _said(said)
+
+
+def _said(said: Any) -> _Said | None:
+    if not isinstance(said, dict):
+        return None
+    url, token, pid = said.get("url"), said.get("token"), said.get("pid")
+    if not isinstance(url, str) or not isinstance(token, str) or not isinstance(pid, int):
+        return None
+    return _Said(url, token, pid)
 
 
 def _is_alive(pid: int) -> bool:

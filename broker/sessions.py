@@ -34,7 +34,7 @@ _RANKS: Final[dict[Role | None, int]] = {None: 0, "viewer": 1, "member": 2, "own
 _SHOWN: Final = frozenset({"message_id", "role", "content", "metadata"})
 _WANTED: Final[dict[Role, str]] = {"viewer": "a viewer", "member": "a member", "owner": "its owner"}
 _read_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_read_members: Final = msgspec.json.Decoder(dict[str, Literal["viewer", "member"]]).decode
+_read_members: Final = msgspec.json.Decoder(dict[str, Literal["member", "viewer"]]).decode
 
 
 def role_of(row: SessionRow, by: Principal) -> Role | None:
@@ -60,7 +60,7 @@ def require(row: SessionRow, by: Principal, role: Role) -> None:
     raise BrokerError("forbidden", f"You are a {found} of this session; that takes {_WANTED[role]}.")
 
 
-def shared_with(row: SessionRow, user: str, role: Literal["viewer", "member"] | None) -> SessionRow:
+def shared_with(row: SessionRow, user: str, role: Literal["member", "viewer"] | None) -> SessionRow:
     """Return the row of a session that is shared with one user more, in another role, or (None) with one less.
 
     Raises:

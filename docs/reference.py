@@ -29,6 +29,8 @@ from broker.plugins.metrics import Queues, broker_metrics
 from broker.protocol import outgoing
 from broker.protocol.native import NATIVE
 from broker.web.actions import ACTIONS
+from broker.web.api.endpoint import ENDPOINTS, PREFIX, Endpoint
+from broker.web.api.templates import SUMMARIES
 from broker.web.site import add_routes
 
 __all__ = ["PAGE", "kinds_of_records", "render"]
@@ -40,9 +42,9 @@ _HEAD: Final = """\
 # Reference
 
 Made from the code by `make docs`; a test compares the two, so edit the code instead. What the entries mean together
-stands in [protocol.md](protocol.md), [http.md](http.md), [configuration.md](configuration.md) and
-[plugins.md](plugins.md). The settings of the plugins that come with the broker have [pages of their
-own](configuration.md#plugins).
+stands in [protocol.md](protocol.md), [http.md](http.md), [configuration.md](configuration.md),
+[terminal.md](terminal.md) and [plugins.md](plugins.md). The settings of the plugins that come with the broker have
+[pages of their own](configuration.md#plugins).
 
 - [Settings](#settings) · [Command line](#command-line)
 - [Actions](#actions) · [Messages of the broker](#messages-of-the-broker) · [Records](#records)
@@ -184,7 +186,7 @@ def _helps(context: click.Context) -> Iterator[str]:
 def _actions() -> str:
     parts = ["## Actions", "What a client may request, and what the payload holds."]
     for row in ACTIONS.values():
-        parts.append(f"### `{row.name}`")
+        parts += [f"### `{row.name}`", SUMMARIES[row.name]]
         payload = row.decode.args[0] if isinstance(row.decode, partial) else None
         parts.append("Any JSON, or nothing." if payload is None else _payload(payload))
     return "\n\n".join(parts)
@@ -307,16 +309,38 @@ def _closes() -> str:
 
 
 def _http() -> str:
+    rows = [
+        (f"`{row.method} {PREFIX}{row.path}`", row.summary, _taken(row), f"`{row.operation}`", _shown(row))
+        for row in sorted(ENDPOINTS, key=lambda row: (row.path, row.method))
+    ]
+    text = (
+        "What plugins are asked for, before anything is done, is the permission. Routes of plugins come on top. How "
+        "requests, answers and errors look stands in [http.md](http.md), and for programs in "
+        "`GET /api/v1/openapi.json`; what the socket says, in `GET /api/v1/asyncapi.json`."
+    )
+    others = "For everybody, without a token: " + ", ".join(f"`GET {path}`" for path in _open_paths()) + "."
+    sockets = "Sockets: `GET /ws` and `GET /ws/FORMAT` for clients, `GET /agent` for agents that dial in."
+    heads = ("endpoint", "what it does", "takes", "permission", "scope")
+    return "\n\n".join(["## HTTP", text, _table(heads, rows), others, sockets])
+
+
+def _taken(row: Endpoint) -> str:
+    return "any JSON" if row.payload is msgspec.Raw else " ".join(f"`{name}`" for name in row.fields)
+
+
+def _shown(row: Endpoint) -> str:
+    """Return what the token that is shown has to have."""
+    if row.public:
+        return "no token"
+    return "any token" if row.scope is None else f"`{row.scope}`"
+
+
+def _open_paths() -> list[str]:
+    """Return the paths that are answered by no endpoint of the table."""
     app = web.Application()
     add_routes(app)
-    served = sorted({(r.method, r.resource.canonical) for r in app.router.routes() if r.resource is not None})
-    shown = [(method, path) for method, path in served if method not in {"HEAD", "OPTIONS"} and "static" not in path]
-    rows = [(method, f"`{path}`") for method, path in shown]
-    text = (
-        "Beside these, `GET /ws`, `GET /ws/FORMAT`, `GET /agent` and the routes of plugins. What they take and answer, "
-        "and who may ask, stands in [http.md](http.md)."
-    )
-    return "\n\n".join(["## HTTP", text, _table(("method", "path"), rows)])
+    paths = {route.resource.canonical for route in app.router.routes() if route.resource is not None}
+    return sorted(path for path in paths - {PREFIX + row.path for row in ENDPOINTS} if "/static/" not in path)
 
 
 def _hooks() -> str:

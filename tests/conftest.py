@@ -1,9 +1,13 @@
 """What tests over sockets share: a client that keeps every message in the order in which it came."""
 
 import asyncio
+import fcntl
 import itertools
 import json
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,3 +133,21 @@ async def dial() -> AsyncIterator[Dial]:
 
     yield open_client
     await asyncio.gather(*(client.leave() for client in clients), return_exceptions=True)
+
+
+@pytest.fixture(scope="session")
+def node_tools() -> Path:
+    """Where the packages are that the JavaScript client is checked with; the tests are skipped where that cannot be."""
+    folder = Path(__file__).with_name("client_js")
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("node or npm is not installed: the JavaScript client's package is not tested")
+    with (folder / "package.json").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of those who test side by side one installs
+        if not (folder / "node_modules" / ".package-lock.json").exists():
+            command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+            try:
+                subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=90)
+            except (subprocess.SubprocessError, OSError) as e:
+                pytest.skip(f"npm cannot install its tools: the JavaScript client's package is not tested: {e}")
+    return folder / "node_modules"

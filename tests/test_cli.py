@@ -153,6 +153,32 @@ def test_the_merged_settings_can_be_had_as_json(broker: Broker):
     assert report["origins"]["log.level"] == "--log-level"
 
 
+SPICED = """
+import attrs
+from broker.config import Secret
+from broker.hooks import Plugin
+
+@attrs.frozen
+class Settings:
+    pepper: Secret
+    hidden: str = attrs.field(default="", metadata={"secret": True})
+    plain: str = ""
+
+class Spiced(Plugin):
+    Settings = Settings
+"""
+
+
+@pytest.mark.parametrize("flags", [(), ("--json",)])
+def test_what_a_plugin_says_is_secret_is_not_printed(broker: Broker, tmp_path: Path, flags: tuple[str, ...]):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/spiced.py").write_text(SPICED)
+    (tmp_path / "config.yaml").write_text("plugins: {spiced: {pepper: S3CRET-1, hidden: S3CRET-2, plain: shown}}")
+    printed = broker("check-config", "--print", *flags).stdout
+    assert "S3CRET" not in printed
+    assert "shown" in printed
+
+
 def test_the_schema_is_json(broker: Broker):
     assert json.loads(broker("config-schema").stdout)["$ref"] == "#/$defs/Settings"
 

@@ -278,15 +278,6 @@ def test_the_mistakes_shown_are_those_that_are_told(tmp_path: Path, monkeypatch:
 # -- examples ---------------------------------------------------------------------------------------
 
 
-async def test_the_first_conversation_of_the_readme_runs(serve: Serve, tmp_path: Path) -> None:
-    app = await serve("")
-    script = tmp_path / "conversation.py"
-    script.write_text(block(README, "python", "websockets"))
-    said = await output_of(sys.executable, str(script), f"ws://127.0.0.1:{app.port}/ws", cwd=tmp_path)
-    assert said == "Hello, echo!\n(completed)\n"
-    assert f'"ws://127.0.0.1:{Settings().listen.port}/ws"' in script.read_text()
-
-
 def test_the_real_agent_of_the_readme_is_five_lines_that_load(tmp_path: Path) -> None:
     text = block(README, "yaml", "claude")
     (tmp_path / "config.yaml").write_text(text)
@@ -351,22 +342,6 @@ async def test_the_application_of_the_readme_holds_a_broker(tmp_path: Path, monk
         for path in ("/chat/", "/chat/health", "/chat/metrics"):
             async with session.get(server.make_url(path)) as answer:
                 assert answer.status == 200, path
-
-
-async def test_the_trace_of_the_readme_is_that_of_its_conversation(serve: Serve, tmp_path: Path) -> None:
-    """The conversation sends its message under the id that is asked for; the page's words name steps that there are."""
-    app = await serve("")
-    url = re.findall(r"^curl (http\S+)$", README, re.MULTILINE)[0].replace(str(Settings().listen.port), str(app.port))
-    script = tmp_path / "conversation.py"
-    script.write_text(block(README, "python", "websockets"))
-    await output_of(sys.executable, str(script), f"ws://127.0.0.1:{app.port}/ws", cwd=tmp_path)
-    async with ClientSession() as session, session.get(url) as answer:
-        trace = await answer.json()
-    assert trace["ended"] is True
-    told = section(PROTOCOL, "#### Where a reply went")
-    assert [step for step in trace["steps"] if f"`{step['where']}`" not in told] == []
-    said = {step["what"] for step in trace["steps"] if step["where"] != "followers"}
-    assert {what for what in said if f"`{what}`" not in told} == set()
 
 
 async def test_the_tutorial_s_agent_answers(serve: Serve, dial: Dial, tmp_path: Path) -> None:

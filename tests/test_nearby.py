@@ -29,7 +29,7 @@ def test_what_was_noted_is_found_by_this_user_until_it_is_forgotten(environ: dic
     file = note(Nearby(url, "secret"), os.getpid(), environ)
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o077 == 0
-    assert [entry.name for entry in file.parent.iterdir()] == ["dev.json"]
+    assert [entry.name for entry in file.parent.iterdir()] == [f"dev-{os.getpid()}.json"]
     assert running(environ) == find(environ=environ) == Nearby(url, "secret")
     forget(os.getpid() + 1, environ)
     assert running(environ) is not None
@@ -41,7 +41,36 @@ def test_what_was_noted_is_found_by_this_user_until_it_is_forgotten(environ: dic
 def test_one_that_ended_without_a_word_is_not_found(environ: dict[str, str], url: str) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         pass
-    note(Nearby(url, "secret"), process.pid, environ)
+    left = note(Nearby(url, "secret"), process.pid, environ)
+    assert running(environ) is None
+    note(Nearby(url, "secret"), os.getpid(), environ)
+    assert not left.exists()
+
+
+def test_of_two_the_newest_is_meant_and_the_other_stays(environ: dict[str, str], url: str) -> None:
+    with (
+        subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other,
+        bind("127.0.0.1", 0) as sock,
+    ):
+        sock.listen()
+        newer = Nearby(f"http://127.0.0.1:{sock.getsockname()[1]}", "another")
+        file = note(Nearby(url, "secret"), os.getpid(), environ)
+        os.utime(file, (1, 1))
+        note(newer, other.pid, environ)
+        assert running(environ) == newer
+        assert find(url, environ) == Nearby(url, "secret")
+        forget(other.pid, environ)
+        assert running(environ) == Nearby(url, "secret")
+        other.communicate()
+
+
+def test_neither_a_link_nor_a_pipe_is_read(environ: dict[str, str], url: str, tmp_path: Path) -> None:
+    file = note(Nearby(url, "secret"), os.getpid(), environ)
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    assert running(environ) is None
+    file.unlink()
+    os.mkfifo(file, 0o600)
     assert running(environ) is None
 
 

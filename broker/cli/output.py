@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
@@ -16,6 +18,8 @@ __all__ = [
     "coloured",
     "exit_code",
     "fail",
+    "one_line",
+    "printable",
     "show_json",
     "show_line",
 ]
@@ -31,6 +35,10 @@ NOT_ALLOWED: Final = 77
 CONFIGURATION: Final = 78
 """The configuration cannot be used (EX_CONFIG)."""
 
+_CONTROLS: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What a terminal would obey, or what turns text around: whoever writes a message could hide one with it."""
+_UNESCAPED: Final = re.compile(r"[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What of that JSON may hold as it is; and halves of characters, which cannot be written."""
 _NOBODY: Final = frozenset({"unauthenticated", "token_expired", "forbidden"})
 
 
@@ -46,13 +54,13 @@ def fail(message: str, code: int = FAILED, hint: str | None = None) -> NoReturn:
     """Say on stderr what happened and what to do, and exit.
 
     Args:
-        message: what happened, as a sentence.
+        message: what happened, as a sentence; what a broker or an agent said may be part of it.
         code: what to exit with.
         hint: what to do about it, as another.
     """
-    click.secho(message, fg="red", err=True)
+    click.secho(printable(message), fg="red", err=True)
     if hint:
-        click.echo(hint, err=True)
+        click.echo(printable(hint), err=True)
     raise click.exceptions.Exit(code)
 
 
@@ -65,9 +73,25 @@ def exit_code(error_code: str) -> int:
 
 def show_json(data: Any) -> None:
     """Print one JSON document, for programs and for people."""
-    click.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    click.echo(_json(data, indent=2))
 
 
 def show_line(data: Any) -> None:
     """Print one line of JSON at once: a part of a stream of them."""
-    click.echo(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+    click.echo(_json(data, separators=(",", ":")))
+
+
+def _json(data: Any, **layout: Any) -> str:
+    """Return JSON that a terminal shows as it is, in characters that standard output has."""
+    has_all = (sys.stdout.encoding or "").lower().startswith("utf")
+    return _UNESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(data, ensure_ascii=not has_all, **layout))
+
+
+def printable(text: str) -> str:
+    """Return text without what a terminal would obey; lines and tabs stay."""
+    return _CONTROLS.sub("", text)
+
+
+def one_line(text: str) -> str:
+    """Return printable text on one line, so that nobody's text can pass for the lines around it."""
+    return " ".join(printable(text).split())

@@ -1,8 +1,7 @@
-"""What commands that talk to a broker share: one event loop, errors in words, and text that is safe to show."""
+"""What commands that talk to a broker share: one event loop, what is read, errors and figures in words."""
 
 import asyncio
 import logging
-import re
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
@@ -11,15 +10,13 @@ import click
 from broker.cli.output import NOT_ALLOWED, UNREACHABLE, exit_code, fail
 from broker.cli.target import Target
 
-__all__ = ["INTERRUPTED", "age_in_words", "in_words", "printable", "size_in_words", "talk"]
+__all__ = ["INTERRUPTED", "age_in_words", "in_words", "no_broker", "read_input", "size_in_words", "sound", "talk"]
 
 T = TypeVar("T")
 
 INTERRUPTED: Final = 130
 """Ended by Ctrl-C before it was done; as shells say it."""
 
-_CONTROLS: Final = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What a terminal would obey, or what turns text around: whoever writes a message could hide one with it."""
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _REFUSED: Final = {401: "unauthenticated", 403: "forbidden", 4500: "unauthenticated", 4503: "forbidden"}
 _WHERE: Final = "Start a broker there, or say where it is: --url, or BROKER_URL."
@@ -58,11 +55,6 @@ def talk(target: Target, work: Coroutine[Any, Any, T], scopes: str = "", *, leav
         if leaves:
             raise click.exceptions.Exit(0) from None
         fail("Stopped.", INTERRUPTED)
-
-
-def printable(text: str) -> str:
-    """Return text without what a terminal would obey; lines and tabs stay."""
-    return _CONTROLS.sub("", text)
 
 
 def in_words(seconds: float | None) -> str:

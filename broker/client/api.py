@@ -61,7 +61,6 @@ class Api:
     ) -> None:
         if self._session is not None:
             await self._session.close()
-        self._tokens.close()
 
     async def get(self, path: str, /, *names: str, **query: Any) -> Any:
         """Return what is at `path`, such as `stats`.

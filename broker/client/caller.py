@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from broker.client.backoff import Backoff
+from broker.client.calls import Landed
 from broker.client.errors import BrokerError, Disconnected, RateLimited, TimedOut, Unavailable
-from broker.client.line import ClientLink, Landed
+from broker.client.line import ClientLink
 
 __all__ = ["Caller"]
 

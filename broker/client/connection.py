@@ -2,16 +2,13 @@
 
 import asyncio
 import logging
-import weakref
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
-
-from yarl import URL
+from typing import Any, Final, Self
 
 from broker.client.backoff import Backoff
 from broker.client.caller import Caller
-from broker.client.dial import Dial
+from broker.client.dial import Dial, socket_of
 from broker.client.errors import BrokerError, Closed, Conflict, Refused
 from broker.client.hub import Hub, OnState
 from broker.client.inbox import Inbox
@@ -26,8 +23,6 @@ from broker.ids import new_id
 __all__ = ["Connection", "connect"]
 
 log = logging.getLogger("broker.client")
-
-T = TypeVar("T")
 
 TIMEOUT: Final = 60.0
 HEARTBEAT: Final = 20.0
@@ -76,36 +71,28 @@ def connect(
         Disconnected: nobody is there.
         Refused: the broker will not have us.
     """
-    return Connection(url, token, patience, timeout, heartbeat, pauses, on_state)
+    tokens, hub = Tokens(token), Hub(on_state)
+    dial = Dial(socket_of(url), tokens, SUBPROTOCOL, FRAME_LIMIT, heartbeat)
+    return Connection(ClientLink(dial, tokens, hub, patience, Backoff(*pauses)), hub, timeout)
 
 
 class Connection:
     """A connection; see `connect`, which makes it."""
 
-    def __init__(
-        self,
-        url: str,
-        token: str | GetToken | None,
-        patience: float,
-        timeout: float,
-        heartbeat: float,
-        pauses: tuple[float, float],
-        on_state: OnState | None,
-    ) -> None:
-        self._tokens = Tokens(token)
-        self._dial = Dial(_socket_of(url), self._tokens, SUBPROTOCOL, FRAME_LIMIT, heartbeat)
-        self._hub = Hub(on_state)
-        self._link = ClientLink(self._dial, self._tokens, self._hub, patience, Backoff(*pauses))
-        self._caller = Caller(self._link, timeout)
+    def __init__(self, link: ClientLink, hub: Hub, timeout: float) -> None:
+        self._link = link
+        self._hub = hub
+        self._caller = Caller(link, timeout)
         self._keeping: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Connection to {self._dial.name}, {self.state.name}>"
+        return f"<Connection to {self._link.name}, {self.state.name}>"
 
     async def __aenter__(self) -> Self:
         if self._keeping is not None:
             raise RuntimeError("a connection is entered once")
         loop = asyncio.get_running_loop()
+        self._hub.begin()
         self._keeping = loop.create_task(self._link.keep(), name="broker connection")
         self._keeping.add_done_callback(self._over)
         ready = loop.create_task(self._link.ready())
@@ -240,18 +227,11 @@ class Connection:
 
     def notifications(self) -> Inbox[Notification]:
         """Iterate over what the broker says from now on that belongs to no session and no room."""
-        return self._listen(self._hub.notes)
+        return self._hub.listen(self._hub.notes)
 
     def states(self) -> Inbox[State]:
         """Iterate over the states that the connection enters from now on."""
-        return self._listen(self._hub.watchers)
-
-    def _listen(self, listeners: weakref.WeakSet[Inbox[T]]) -> Inbox[T]:
-        inbox: Inbox[T] = Inbox()
-        if self._keeping is None or self._keeping.done():
-            inbox.end()
-        listeners.add(inbox)
-        return inbox
+        return self._hub.listen(self._hub.watchers)
 
     async def _make(self, payload: dict[str, Any], *, again: bool) -> dict[str, Any] | None:
         """Make a session; where its id is new, ask again if the link breaks, and find it made by the first asking."""
@@ -267,7 +247,7 @@ class Connection:
     def _over(self, keeping: "asyncio.Task[None]") -> None:
         error = None if keeping.cancelled() else keeping.exception()
         if error is not None and not isinstance(error, Refused | BrokerError):
-            log.error("the connection to %s failed", self._dial.name, exc_info=error)
+            log.error("the connection to %s failed", self._link.name, exc_info=error)
         why = error if isinstance(error, Exception) else Closed()
         self._link.finish(why)
         self._hub.end(why)
@@ -276,16 +256,4 @@ class Connection:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
-        self._tokens.close()
         await self._hub.ended()
-
-
-def _socket_of(url: str) -> str:
-    """Return the address of the socket, of that or of the place where the broker's HTTP begins."""
-    parts = URL(url)
-    schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
-    if parts.scheme not in schemes or not parts.host:
-        raise ValueError("the broker's address looks like ws://127.0.0.1:3000/ws or https://example.org")
-    if parts.scheme in {"http", "https"} or parts.path in {"", "/"}:
-        parts = parts.with_path(parts.path.removesuffix("/").removesuffix("/ws") + "/ws")
-    return str(parts.with_scheme(schemes[parts.scheme]))

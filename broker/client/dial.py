@@ -9,7 +9,7 @@ from yarl import URL
 from broker.client.errors import Refused
 from broker.client.tokens import Tokens
 
-__all__ = ["CONNECT_SECONDS", "Dial", "Socket"]
+__all__ = ["CONNECT_SECONDS", "Dial", "Socket", "socket_of"]
 
 Socket = ClientWebSocketResponse[Literal[False]]
 """One whose text frames come as bytes."""
@@ -102,3 +102,18 @@ class Dial:
         message = f"what is at {self.name} {answer}"
         ours = not status or (400 <= status < 500 and status not in _PASSING)  # noqa: PLR2004 - HTTP's range
         return Refused(message, status) if ours and not self.proved else ConnectionError(message)
+
+
+def socket_of(url: str) -> str:
+    """Return the address of the socket for clients, of that itself or of the place where the broker's HTTP begins.
+
+    Raises:
+        ValueError: `url` is neither.
+    """
+    parts = URL(url)
+    schemes = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+    if parts.scheme not in schemes or not parts.host:
+        raise ValueError("the broker's address looks like ws://127.0.0.1:3000/ws or https://example.org")
+    if parts.scheme in {"http", "https"} or parts.path in {"", "/"}:
+        parts = parts.with_path(parts.path.removesuffix("/").removesuffix("/ws") + "/ws")
+    return str(parts.with_scheme(schemes[parts.scheme]))

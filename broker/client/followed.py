@@ -89,9 +89,23 @@ class Followed(ABC, Generic[T]):
         limit = PAGE
         while True:  # a page ends where it is told to, and is cut at its beginning if it gets too large
             page = [pair for pair in await self._history(after + 1 + limit, limit) if pair[0] > after]
+            if not page and self.seq > after + 1:
+                return await self.page(await self._first(after + limit) - 1)
             if not page or page[0][0] == after + 1 or limit == 1:
                 return page
             limit = max(1, min(limit // 2, len(page)))
+
+    async def _first(self, after: int) -> int:
+        """Return the number of the oldest item that is kept, which is above `after`; of the newest, if none is."""
+        known, low = self.seq, min(after, self.seq - 1)
+        while known - low > 1:
+            middle = (known + low) // 2
+            found = await self._history(middle + 1, 1)
+            if found and found[0][0] > low:
+                known = found[0][0]
+            else:
+                low = middle
+        return known
 
     # -- for the connection -----------------------------------------------------------------------------
 

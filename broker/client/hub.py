@@ -4,7 +4,7 @@ import asyncio
 import logging
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from broker.client.errors import Closed, Refused
 from broker.client.followed import Followed
@@ -17,6 +17,8 @@ from broker.client.wire import Message
 __all__ = ["Hub", "OnState"]
 
 log = logging.getLogger("broker.client")
+
+T = TypeVar("T")
 
 _STATE_BYTES = 100
 
@@ -44,6 +46,19 @@ class Hub:
         self.notes: weakref.WeakSet[Inbox[Notification]] = weakref.WeakSet()
         self.watchers: weakref.WeakSet[Inbox[State]] = weakref.WeakSet()
         self.state = State("closed")
+        self._is_over = True
+
+    def begin(self) -> None:
+        """Take note that there may be something to listen to from now on."""
+        self._is_over = False
+
+    def listen(self, listeners: weakref.WeakSet[Inbox[T]]) -> Inbox[T]:
+        """Return a new one of these listeners."""
+        inbox: Inbox[T] = Inbox()
+        if self._is_over:
+            inbox.end()
+        listeners.add(inbox)
+        return inbox
 
     def linked(self) -> None:
         """Take up what is followed, over a new link."""
@@ -81,6 +96,7 @@ class Hub:
 
     def end(self, why: Exception) -> None:
         """Have everything end that is iterated over: by itself if we leave, else by raising why."""
+        self._is_over = True
         for followed in self._followed():
             followed.end(why)
         for inbox in list(self.notes):

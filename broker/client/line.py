@@ -1,19 +1,17 @@
 """A client's link to the broker: requests and their answers, and who it is while it is linked (PROTOCOL section 2)."""
 
 import asyncio
-import itertools
 import logging
 import random
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final, Protocol
 
-import attrs
 from aiohttp import ClientError, WSMsgType
 
 from broker.client.backoff import Backoff
+from broker.client.calls import Calls, Landed
 from broker.client.dial import Dial, Socket
-from broker.client.errors import BrokerError, Closed, Disconnected, Refused, TooLarge, error_of
+from broker.client.errors import BrokerError, Closed, Disconnected, Refused, TooLarge
 from broker.client.link import End, Link
 from broker.client.tokens import Tokens
 from broker.client.values import State
@@ -21,12 +19,9 @@ from broker.client.wire import Identity, Message, identity_of, read, request
 from broker.clock import Clock, SystemClock
 from broker.errors import CloseCode
 
-__all__ = ["ClientLink", "Landed", "Listener"]
+__all__ = ["ClientLink", "Listener"]
 
 log = logging.getLogger("broker.client")
-
-Landed = Callable[[Any], object]
-"""Called with an answer as it comes, before anything that came after it is looked at."""
 
 WELCOME_SECONDS: Final = 10.0
 """For the broker's first message."""
@@ -52,14 +47,6 @@ class Listener(Protocol):
 
     def entered(self, state: State) -> None:
         """The connection is in another state."""
-
-
-@attrs.define(eq=False)
-class _Call:
-    """A request that waits for its answer."""
-
-    future: asyncio.Future[Any]
-    landed: Landed | None
 
 
 class ClientLink(Link):
@@ -96,8 +83,7 @@ class ClientLink(Link):
         self._welcome = asyncio.Event()
         self._gate = asyncio.Event()  # open, or never again
         self._down = asyncio.Event()
-        self._calls: dict[str, _Call] = {}
-        self._ids = itertools.count(1)
+        self._calls = Calls()
         self._retry_after: float | None = None
         self._over: Exception | None = None
         self.identity: Identity | None = None
@@ -135,24 +121,21 @@ class ClientLink(Link):
             Disconnected: there is no link, or it broke before the answer.
             TypeError, ValueError: the payload is no JSON.
         """
-        socket, call_id = self._socket, f"c{next(self._ids)}"
+        socket = self._socket
         if socket is None:
             raise Disconnected
-        text = request(call_id, action, payload)
-        if self.identity is not None and len(text) > self.identity.max_message_bytes:
-            most = self.identity.max_message_bytes
-            raise TooLarge("too_large", f"The message has {len(text)} bytes; the broker takes {most}.")
-        call = self._calls[call_id] = _Call(asyncio.get_running_loop().create_future(), landed)
+        call = self._calls.begin(landed)
         try:
+            text = request(call.id, action, payload)
+            if self.identity is not None and len(text) > (most := self.identity.max_message_bytes):
+                raise TooLarge("too_large", f"The message has {len(text)} bytes; the broker takes {most}.")
             await socket.send_frame(text, WSMsgType.TEXT)
             return await call.future
         except (ClientError, ConnectionResetError):
             self._unlink()  # the reading half will hear why
             raise Disconnected("The connection broke before the request was sent.") from None
         finally:
-            del self._calls[call_id]
-            if call.future.done() and not call.future.cancelled():
-                call.future.exception()  # it counts as seen, whatever became of who asked
+            self._calls.end(call)
 
     def finish(self, why: Exception) -> None:
         """Be over for good."""
@@ -193,7 +176,9 @@ class ClientLink(Link):
             log.warning("%s", e)
             return
         if message.type != "notification":
-            self._answer(message)
+            if (error := self._calls.take(message)) is not None:
+                self.complain(f"{error.code}: {error.words}")
+                log.warning("the broker refuses a message: %s", error.words)
         elif message.event == "welcome":
             self._enter(socket, message)
         elif message.event == "restarting":
@@ -233,25 +218,6 @@ class ClientLink(Link):
         self._listener.entered(State("open"))
         self._listener.linked()
 
-    def _answer(self, message: Message) -> None:
-        call = self._calls.get(message.id or "")
-        if message.type == "error" and (call is None or call.future.done()):
-            error = error_of(message.data)
-            self.complain(f"{error.code}: {error.words}")
-            log.warning("the broker refuses a message: %s", error.words)
-        elif call is None or call.future.done():
-            return  # nobody waits for it any more
-        elif message.type == "error":
-            call.future.set_exception(error_of(message.data))
-        else:
-            try:
-                if call.landed is not None:
-                    call.landed(message.data)
-            except Exception as e:  # noqa: BLE001 - who asked raises it
-                call.future.set_exception(e)
-            else:
-                call.future.set_result(message.data)
-
     def _tell(self, message: Message, size: int) -> None:
         try:
             self._listener.heard(message, size)
@@ -265,9 +231,7 @@ class ClientLink(Link):
         self._down.set()
         if self._over is None:
             self._gate.clear()
-        for call in self._calls.values():
-            if not call.future.done():
-                call.future.set_exception(Disconnected("The connection broke before the answer came."))
+        self._calls.lose()
         self._listener.unlinked()
 
     # -- who we are -------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ class Tokens:
     def __init__(self, token: str | GetToken | None) -> None:
         self._token = token
         self._asked: asyncio.Future[str | None] | None = None
+        self._waiting = 0
         self.fresh = callable(token)
         self.proved = False
         self.expiry: float | None = None
@@ -51,18 +52,15 @@ class Tokens:
         """
         if self._asked is None:
             self._asked = asyncio.ensure_future(self._ask())
-            self._asked.add_done_callback(self._told)
-        return await asyncio.shield(self._asked)
-
-    def close(self) -> None:
-        """Ask no more."""
-        if self._asked is not None:
-            self._asked.cancel()
-
-    def _told(self, asked: asyncio.Future[str | None]) -> None:
-        self._asked = None
-        if not asked.cancelled():
-            asked.exception()  # whoever waits raises it; if nobody does any more, nobody wants to know
+        asked = self._asked
+        self._waiting += 1
+        try:
+            return await asyncio.shield(asked)
+        finally:
+            self._waiting -= 1
+            if not self._waiting or asked.done():
+                asked.cancel()  # nobody wants to know any more; who asks next begins anew
+                self._asked = None if self._asked is asked else self._asked
 
     async def _ask(self) -> str | None:
         try:

@@ -13,7 +13,7 @@ from broker.config.secret import HIDDEN, Secret
 from broker.config.tree import Located, is_secret_name, mask
 from broker.config.units import Unit
 
-__all__ = ["Leaf", "as_data", "as_yaml", "leaves", "origins", "report", "summary", "written"]
+__all__ = ["Leaf", "as_data", "as_yaml", "leaves", "origins", "report", "secrets_of", "summary", "written"]
 
 _BARE: Final = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./:+-]*(?<!:)", re.ASCII)
 _COMMENT_COLUMN: Final = 44
@@ -60,6 +60,11 @@ def origins(loaded: Loaded) -> dict[str, str]:
     return {".".join(leaf.names): leaf.origin for leaf in leaves(loaded)}
 
 
+def secrets_of(made: Iterable[Any]) -> frozenset[str]:
+    """Return the texts that settings say are secret, such as those that plugins made of their blocks."""
+    return frozenset(text for settings in made for text in _secrets(settings, secret=False))
+
+
 def report(loaded: Loaded, made: Iterable[Any]) -> dict[str, Any]:
     """Return settings as people may see them who have no access to the machine: no secret, of the file its name alone.
 
@@ -70,23 +75,22 @@ def report(loaded: Loaded, made: Iterable[Any]) -> dict[str, Any]:
     file, written = loaded.file, origins(loaded)
     if file is not None:
         written = {name: origin.replace(f"{file}:", f"{file.name}:", 1) for name, origin in written.items()}
-    secrets = {text for settings in made for text in _secrets(settings, secret=False)}
     return {
         "file": None if file is None else file.name,
-        "settings": as_data(loaded, secrets),
+        "settings": as_data(loaded, secrets_of(made)),
         "origins": written,
     }
 
 
-def as_yaml(loaded: Loaded) -> Iterator[str]:
-    """Yield the lines of a file that would give these settings (secrets aside), each with its origin."""
+def as_yaml(loaded: Loaded, secrets: Collection[str] = ()) -> Iterator[str]:
+    """Yield the lines of a file that would give these settings (secrets aside), each with its origin; as `as_data`."""
     open_blocks: tuple[str, ...] = ()
     for leaf in leaves(loaded):
         for depth, name in enumerate(leaf.names[:-1]):
             if open_blocks[: depth + 1] != leaf.names[: depth + 1]:
                 yield f"{'  ' * depth}{written(name)}:"
         open_blocks = leaf.names[:-1]
-        line = f"{'  ' * len(open_blocks)}{written(leaf.names[-1])}: {written(leaf.value)}"
+        line = f"{'  ' * len(open_blocks)}{written(leaf.names[-1])}: {written(_without(leaf.value, secrets))}"
         yield f"{line:<{_COMMENT_COLUMN}}  # {leaf.origin}"
 
 

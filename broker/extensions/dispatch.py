@@ -115,6 +115,14 @@ class Hooks:
         self.actions = collect_actions(plugins, reserved)
         self.routes = collect_routes(plugins)
 
+    def add(self, hook: str, bound: Bound) -> None:
+        """Have one more asked or told, after those there are; by the name of the attribute."""
+        setattr(self, hook, (*getattr(self, hook), bound))
+
+    def remove(self, hook: str, bound: Bound) -> None:
+        """Have it asked or told no longer; what nobody is left for is free again."""
+        setattr(self, hook, tuple(other for other in getattr(self, hook) if other is not bound))
+
     # -- gates ---------------------------------------------------------------------------------------
 
     async def identify(self, handshake: Handshake) -> Principal | Undeclared | None:

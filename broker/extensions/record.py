@@ -93,7 +93,7 @@ class PluginRecord:
             "hides": found.hides.source if found and found.hides else None,
             "about": _first_line(plugin) if plugin else None,
             "hooks": list(overridden(plugin)) if plugin else [],
-            "settings": summary(self.settings) if self.settings is not None else None,
+            "settings": summary(self.settings, self.block) if self.settings is not None else None,
             "error": "\n".join(problem.message for problem in self.problems) or None,
         }
 

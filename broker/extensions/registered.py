@@ -73,7 +73,7 @@ class Registered:
         self._handlers = hooks.actions
         self._hooks = hooks
         for hook, bound in self._listeners:
-            _add(hooks, hook, bound)
+            hooks.add(hook, bound)
 
     def handle(self, action: Action, *, replace: bool) -> None:
         """Add a handler.
@@ -107,7 +107,7 @@ class Registered:
         entry = (kind.hook, self._quietly(bound) if event == "message" else bound)
         self._listeners.append(entry)
         if self._hooks is not None:
-            _add(self._hooks, *entry)
+            self._hooks.add(*entry)
         return lambda: self._forget(entry)
 
     def _quietly(self, bound: Bound) -> Bound:
@@ -120,16 +120,10 @@ class Registered:
         return attrs.evolve(bound, call=tell)
 
     def _forget(self, entry: tuple[str, Bound]) -> None:
-        hook, bound = entry
         if entry in self._listeners:
             self._listeners.remove(entry)
         if self._hooks is not None:
-            left = (other for other in getattr(self._hooks, hook) if other is not bound)
-            setattr(self._hooks, hook, tuple(left))
-
-
-def _add(hooks: Hooks, hook: str, bound: Bound) -> None:
-    setattr(hooks, hook, (*getattr(hooks, hook), bound))
+            self._hooks.remove(*entry)
 
 
 def handling(owner: str, kind: str, handler: MessageHandler, broker: Broker, timeout: float | None) -> Action:

@@ -71,7 +71,7 @@ class Handshake:
         remote: the client's IP address, past the trusted proxies.
         origin: its Origin header, None if it sent none.
         protocol: the wire format that was agreed on; `http` for a request of the HTTP API.
-        known: who it is already known to be, by a ticket of ours; None if that is still to be found out.
+        known: who it is already known to be, by a ticket or a pass of ours; None if that is still to be found out.
     """
 
     path: str
@@ -100,8 +100,8 @@ class Auth:
     Attributes:
         peer: who shows it; its principal is the one so far.
         token: the token; left out of `repr`.
-        known: who a ticket of ours says it is; None if that is still to be found out. Who is known may be refused all
-            the same, but is nobody else.
+        known: who a ticket or a pass of ours says it is; None if that is still to be found out. Who is known may be
+            refused all the same, but is nobody else.
     """
 
     peer: Peer

@@ -24,6 +24,7 @@ from broker.protocol.outgoing import (
     SessionDetached,
     SessionRecord,
     SessionReset,
+    Tapped,
     Welcome,
 )
 
@@ -164,6 +165,10 @@ def _restarting(value: Restarting) -> bytes:
     return _encode({"type": "notification", "event": "restarting", "data": {"retry_after": value.retry_after}})
 
 
+def _tapped(value: Tapped) -> bytes:
+    return b'{"type":"notification","event":"tap","data":%b}' % value.data
+
+
 def _of_session(event: str, session_id: str, data: dict[str, Any]) -> bytes:
     return _encode({"type": "notification", "event": event, "session_id": session_id, "data": data})
 
@@ -182,6 +187,7 @@ _ENCODERS: Final[dict[type, Callable[[Any], bytes]]] = {
     SessionDetached: _detached,
     RoomLeft: _left,
     Restarting: _restarting,
+    Tapped: _tapped,
 }
 
 NATIVE: Final = NativeFormat()

@@ -25,6 +25,7 @@ __all__ = [
     "SessionDetached",
     "SessionRecord",
     "SessionReset",
+    "Tapped",
     "Welcome",
 ]
 
@@ -193,6 +194,13 @@ class Direct:
     data: bytes
 
 
+@attrs.define
+class Tapped:
+    """Something that went through the broker, for a client that watches it (`tap`); `data` is JSON."""
+
+    data: bytes
+
+
 Outgoing = (
     Welcome
     | Response
@@ -207,4 +215,5 @@ Outgoing = (
     | Restarting
     | Broadcast
     | Direct
+    | Tapped
 )

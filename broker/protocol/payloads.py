@@ -37,6 +37,7 @@ __all__ = [
     "Send",
     "Share",
     "Start",
+    "Tap",
     "Trace",
     "Update",
     "convert",
@@ -75,6 +76,8 @@ Content = Annotated[
 Limit = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Metadata = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
 """Kept as it came too; looked at by `broker.protocol.checks`."""
+Tapping = Literal["message", "record", "event", "connection"]
+"""What can be watched that goes through a broker."""
 _NULL: Final = msgspec.Raw(b"null")
 NO_OBJECT: Final = msgspec.Raw(b"{}")
 
@@ -133,7 +136,7 @@ class Auth:
 
 @attrs.define
 class Trace:
-    """`trace`: of a turn, a message or an internal error, by its id."""
+    """`trace`: of a turn, a message, an internal error, or a session's newest message, by its id."""
 
     id: Id
 
@@ -307,12 +310,22 @@ class Send:
     data: msgspec.Raw = _NULL
 
 
+@attrs.define
+class Tap:
+    """`tap`: what is to be shown, of which names, sessions and rooms; `*` and `?` stand for anything."""
+
+    pattern: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] = "*"
+    what: Annotated[list[Tapping], msgspec.Meta(min_length=1, max_length=4)] = attrs.Factory(
+        lambda: ["message", "record", "event", "connection"]
+    )
+
+
 _DECODERS: Final[dict[type, msgspec.json.Decoder[Any]]] = {
     cls: msgspec.json.Decoder(cls)
     for cls in (
         *(Auth, Trace, Create, Open, Attach, Named, Listing, History, Update, Share, Configure),
         *(Start, Edit, Drop, Cancel, Answer),
-        *(Join, RoomNamed, Publish, RoomHistory, Send, Feedback),
+        *(Join, RoomNamed, Publish, RoomHistory, Send, Feedback, Tap),
     )
 }
 

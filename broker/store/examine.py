@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -37,7 +37,7 @@ class Examined:
     """What was found of a store.
 
     Attributes:
-        size: bytes of the file.
+        size: bytes of the file, and of the write-ahead log beside it.
         version: the version of what is in it.
         current: the version that this broker writes.
         damage: what is wrong with it; empty if nothing was found.
@@ -72,8 +72,13 @@ def examine(path: Path, seconds: float = LOOKING) -> Examined | None:
     Raises:
         StoreError: it cannot be read, or is none of ours; the text says why and what to do.
     """
-    if not path.exists():
-        return None
+    try:
+        if not path.exists():
+            return None
+        if not path.is_file():
+            raise StoreError(f"store {path}: it is no file; give store.url another path")
+    except OSError as error:
+        raise StoreError(f"store {path}: it cannot be looked at ({error.strerror or error})") from error
     # While nobody has it open there is no WAL, and reading makes none if SQLite is told that nothing will change.
     mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "mode=ro&immutable=1"
     try:
@@ -82,7 +87,7 @@ def examine(path: Path, seconds: float = LOOKING) -> Examined | None:
             damage, complete = _damage(connection, seconds)
     except sqlite3.Error as error:
         raise explain(error, path) from error
-    return Examined(path.stat().st_size, version, VERSION, damage, complete, _holder(path))
+    return Examined(_size(path), version, VERSION, damage, complete, _holder(path))
 
 
 def disk_of(folder: Path) -> Disk:
@@ -96,7 +101,8 @@ def disk_of(folder: Path) -> Disk:
             taken = sorted(_synchronised(file.fileno()) for _ in range(TRIES))
         return Disk(shutil.disk_usage(folder).free, taken[TRIES // 2])
     except OSError as error:
-        text = f"{folder} cannot be written to ({error.strerror or error}); it has to belong to the broker's user"
+        why = error.strerror or error
+        text = f"{folder} cannot be written to ({why}); it has to exist and to belong to the broker's user"
         raise StoreError(text) from error
 
 
@@ -105,6 +111,14 @@ def _synchronised(descriptor: int) -> float:
     os.write(descriptor, bytes(4096))
     os.fsync(descriptor)
     return time.perf_counter() - began
+
+
+def _size(path: Path) -> int:
+    """Return the bytes of the file, and of what was written lately and is beside it still."""
+    size = path.stat().st_size
+    with suppress(FileNotFoundError):
+        size += path.with_name(f"{path.name}-wal").stat().st_size
+    return size
 
 
 def _damage(connection: sqlite3.Connection, seconds: float) -> tuple[str, bool]:
@@ -124,9 +138,11 @@ def _holder(path: Path) -> int | None:
     """Return the process that says it holds the lock, if it lives; to try the lock could keep one from starting."""
     try:
         pid = int(path.resolve().with_name(f"{path.name}.lock").read_text(encoding="ascii"))
+        if pid <= 0:
+            return None
         os.kill(pid, 0)
     except PermissionError:
         return pid
-    except (OSError, ValueError):
+    except (OSError, ValueError, OverflowError):
         return None
     return pid

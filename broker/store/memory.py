@@ -153,10 +153,11 @@ class MemoryReader:
     ) -> list[SessionRow]:
         """Return a page of the sessions of `owner` (or of everyone), newest first, without their variables."""
         with self._lock:
-            rows = [log.session for log in self._logs.values() if log.session is not None]
-        rows = sorted((row for row in rows if everyone or row.owner == owner), key=_age)
+            held = [(log.session, log.updated_at) for log in self._logs.values() if log.session is not None]
+        rows = sorted((one for one in held if everyone or one[0].owner == owner), key=_age)
         end = len(rows) if before is None else bisect_left(rows, before, key=_age)
-        return [attrs.evolve(row, variables=b"") for row in rows[max(end - limit, 0) : end][::-1]]
+        page = rows[max(end - limit, 0) : end][::-1]
+        return [attrs.evolve(row, variables=b"", updated_at=updated_at) for row, updated_at in page]
 
     def rooms(self, after: str, *, limit: int) -> list[LogRow]:
         """Return the logs of rooms whose names come after this one, in the order of their UTF-8."""
@@ -199,5 +200,5 @@ def _name(row: LogRow) -> str:
     return row.name  # Python orders text by code points, which is the order of UTF-8
 
 
-def _age(row: SessionRow) -> tuple[int, str]:
-    return row.created_at, row.session_id
+def _age(held: tuple[SessionRow, int]) -> tuple[int, str]:
+    return held[0].created_at, held[0].session_id

@@ -44,7 +44,8 @@ class Reader(Protocol):
     ) -> list[SessionRow]:
         """Return sessions of `owner` (or of everyone), newest first, those older than `before` (created_at, id).
 
-        Their variables, which may be long and which no list shows, are left empty: no bytes at all.
+        Their variables, which may be long and which no list shows, are left empty: no bytes at all. Their
+        `updated_at` is that of their logs. It has no part in the order: a cursor must not skip what moves.
         """
 
     def rooms(self, after: str, *, limit: int) -> list[LogRow]:

@@ -31,6 +31,9 @@ _LISTED: Final = Page(
     ("session_id", "owner", "agent", "workspace_dir", "title", "closed", "created_at", "updated_at", "ephemeral"),
     ("members",),
 )
+_LISTING: Final = _LISTED.columns.replace(  # when anything happened in it, not only to its row
+    "updated_at", "(SELECT logs.updated_at FROM logs WHERE logs.id = sessions.log) AS updated_at"
+)
 _SESSIONS: Final = Page(_LISTED.plain, ("members", "variables"))
 _ROOMS: Final = Page(("name", "epoch", "head", "floor", "created_at", "updated_at", "bytes"), ())
 _NEXT_ROOMS: Final = _ROOMS.select(
@@ -108,7 +111,7 @@ class SqliteReader:
 
     def session(self, session_id: str) -> SessionRow | None:
         """Return the session's row, None if there is none."""
-        rows = self._sessions(_SESSIONS, f"WHERE log = {_LOG}", (SESSION + session_id,))
+        rows = self._sessions(_SESSIONS, _SESSIONS.columns, f"WHERE log = {_LOG}", (SESSION + session_id,))
         return rows[0] if rows else None
 
     def sessions(
@@ -124,7 +127,8 @@ class SqliteReader:
             terms.append("(created_at, session_id) < (?, ?)")
             values += before
         where = f"WHERE {' AND '.join(terms)} " if terms else ""
-        return self._sessions(_LISTED, f"{where}ORDER BY created_at DESC, session_id DESC LIMIT ?", (*values, limit))
+        order = "ORDER BY created_at DESC, session_id DESC LIMIT ?"
+        return self._sessions(_LISTED, _LISTING, f"{where}{order}", (*values, limit))
 
     def rooms(self, after: str, *, limit: int) -> list[LogRow]:
         """Return the logs of rooms whose names come after this one, in the order of their UTF-8."""
@@ -150,8 +154,8 @@ class SqliteReader:
         """Let go of the connection; idempotent."""
         self._connection.close()
 
-    def _sessions(self, page: Page, where: str, values: tuple[object, ...]) -> list[SessionRow]:
-        statement = page.select(f"SELECT {page.columns} FROM sessions {where}")  # noqa: S608
+    def _sessions(self, page: Page, columns: str, where: str, values: tuple[object, ...]) -> list[SessionRow]:
+        statement = page.select(f"SELECT {columns} FROM sessions {where}")  # noqa: S608
         with self._explained():
             rows = page.read(self._connection, statement, values)
         return [_session(*row) for row in rows]

@@ -29,6 +29,7 @@ UNKEPT: Final = "unkept"
 """Bound to a line that is written but not kept: that the journal was read, or reading it would never come to an end."""
 
 _encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder().decode
 
 
 @attrs.frozen
@@ -77,7 +78,7 @@ class Journal:
         Args:
             after: the number of the last line that is known; None for the newest lines.
             level: the least severe that is wanted.
-            contains: what has to stand in a line somewhere, in upper or lower case.
+            contains: what has to stand in its message, its logger or its details, in upper or lower case.
             limit: how many at most: the oldest after that number, or else the newest.
 
         Returns:
@@ -117,7 +118,13 @@ class Journal:
 def _wanting(lines: list[_Line], after: int, severity: int, part: str) -> list[_Line]:
     """Return the lines that come after a number, are as severe and have this in them."""
     found = [line for line in lines if line.number > after and line.severity >= severity]
-    return [line for line in found if part in line.text.decode().lower()] if part else found
+    return [line for line in found if part in _words(line)] if part else found
+
+
+def _words(line: _Line) -> str:
+    """Return what a line says, in lower case: not as JSON, whose own words and escapes nobody looks for."""
+    said = _decode(line.text)
+    return "\n".join(map(str, (said["message"], said["logger"], *said["extra"].values()))).lower()
 
 
 def _shown(lines: list[_Line]) -> list[msgspec.Raw]:

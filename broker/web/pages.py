@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -21,7 +22,6 @@ The pages import the client from `/static/client.js`, a neighbour of theirs what
 """
 _TYPES: Final = {"css": "text/css", "html": "text/html", "js": "text/javascript", "svg": "image/svg+xml"}
 _HEADERS: Final = {
-    "Access-Control-Allow-Origin": "*",  # pages elsewhere may import the client and the chat; nothing here is secret
     "Cache-Control": "no-cache",  # which is: ask whether it has changed
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -30,6 +30,14 @@ _HEADERS: Final = {
     "Vary": "Accept-Encoding",
     "X-Content-Type-Options": "nosniff",
 }
+
+_IMPORTED: Final = {**_HEADERS, "Access-Control-Allow-Origin": "*"}
+"""For all but the pages themselves: a page of any origin may import a module, as its browser asks to be told so.
+
+They are the same for everybody, so that nobody learns anything by it; what a module then asks of the broker is
+judged by its page's origin, as ever.
+"""
+_NOT_AT_ALL: Final = re.compile(r"\s*q=0(\.0*)?\s*", re.IGNORECASE)
 
 
 def add_pages(app: web.Application) -> None:
@@ -58,16 +66,24 @@ def _serve(body: bytes, kind: str) -> Handler:
     charset = "utf-8" if kind.startswith("text/") else None
     tag = hashlib.sha256(body).hexdigest()[:16]
     packed = gzip.compress(body, mtime=0)
+    fixed = _HEADERS if kind == _TYPES["html"] else _IMPORTED
 
     async def serve(request: web.Request) -> web.Response:
         if any(known.value == tag for known in request.if_none_match or ()):
-            answer = web.Response(status=304, headers=_HEADERS)
-        elif ContentCoding.gzip.value in request.headers.get(hdrs.ACCEPT_ENCODING, ""):
-            answer = web.Response(body=packed, content_type=kind, charset=charset, headers=_HEADERS)
+            answer = web.Response(status=304, headers=fixed)
+        elif _takes_gzip(request.headers.get(hdrs.ACCEPT_ENCODING, "")):
+            answer = web.Response(body=packed, content_type=kind, charset=charset, headers=fixed)
             answer.headers[hdrs.CONTENT_ENCODING] = ContentCoding.gzip.value
         else:
-            answer = web.Response(body=body, content_type=kind, charset=charset, headers=_HEADERS)
+            answer = web.Response(body=body, content_type=kind, charset=charset, headers=fixed)
         answer.etag = tag
         return answer
 
     return serve
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """Tell whether an Accept-Encoding names gzip, and not to refuse it (RFC 9110 section 12.5.3)."""
+    items = (item.partition(";") for item in accepted.lower().split(","))
+    weights = [weight for name, _, weight in items if name.strip() == ContentCoding.gzip.value]
+    return bool(weights) and not _NOT_AT_ALL.fullmatch(weights[0])

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from broker.actors.following import Pull
+from broker.clock import rfc3339
 from broker.config.profiles import Deadlines
 from broker.errors import BrokerError
 from broker.messages import Principal, TextDelta
@@ -240,6 +241,20 @@ async def test_describing_shows_the_row_the_log_and_the_turns(house: Any) -> Non
     view = await house.ask(session_id, Describe(ANN))
     assert {"session_id", "agent", "owner", "created_at", "updated_at", "epoch", "floor"} < set(view)
     assert (view["title"], view["state"], view["head"], view["turn"]["state"]) == ("Plans", "open", 3, "dispatching")
+
+
+async def test_a_session_was_updated_when_anything_was_last_written_also_after_a_restart(house: Any) -> None:
+    session_id = await house.create(owner="ann")
+    made = (await house.ask(session_id, Describe(ANN)))["updated_at"]
+    house.clock.advance(5)
+    await house.start(session_id, by=ANN)
+    await house.settle()
+    updated = (await house.ask(session_id, Describe(ANN)))["updated_at"]
+    assert updated > made
+    (listed,) = await house.handle.read("sessions", "ann", everyone=False, limit=1)
+    assert rfc3339(listed.updated_at) == updated
+    await house.stop_session(session_id)
+    assert (await house.ask(session_id, Describe(ANN)))["updated_at"] == updated
 
 
 # -- the end -----------------------------------------------------------------------------------------

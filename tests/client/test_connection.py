@@ -26,9 +26,10 @@ from broker.client import (
     TimedOut,
     TooLarge,
     connect,
+    dial,
     line,
 )
-from broker.client.connection import _socket_of
+from broker.client.dial import socket_of
 from broker.client.errors import error_of
 from broker.errors import ERRORS
 from broker.testing import until
@@ -152,7 +153,7 @@ async def test_what_makes_no_sense_is_passed_over(stage: Any, opened: Opened, ca
     ],
 )
 def test_addresses(given: str, socket: str) -> None:
-    assert _socket_of(given) == socket
+    assert socket_of(given) == socket
 
 
 @pytest.mark.parametrize("url", ["", "h:1", "ftp://h", "ws://"])
@@ -292,7 +293,7 @@ async def test_a_token_goes_into_the_header_and_nowhere_else(
     assert refused.value.code == 4500
     with pytest.raises(Refused):
         await opened(guarded.port)
-    shown = repr((broker, broker.__dict__, broker._tokens, refused.value, caplog.text))
+    shown = repr((broker, broker.__dict__, broker._link.__dict__, refused.value, caplog.text))
     assert token not in shown
 
 
@@ -325,19 +326,24 @@ async def test_a_token_that_has_expired_is_asked_for_again_and_shared(stage: Any
         return asked[-1]
 
     visit, broker = await stage.meet(opened, token=get)
-    assert await asyncio.gather(broker._tokens.get(), broker._tokens.get()) == ["opaque-1", "opaque-1"]
+    assert await asyncio.gather(broker._link._tokens.get(), broker._link._tokens.get()) == ["opaque-1", "opaque-1"]
     await visit.close(4001, "the token has expired")
     await stage.greet()
     shown = [request.headers["Authorization"] for request in stage.handshakes]
     assert shown == ["Bearer opaque-0", "Bearer opaque-2"]
 
 
-async def test_trouble_with_tokens_is_passing_once_there_was_one(stage: Any, opened: Opened) -> None:
+async def test_trouble_with_tokens_is_passing_once_there_was_one(
+    stage: Any, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trouble: list[Exception] = []
+    slow: list[asyncio.Event] = []
 
     async def get() -> str:
         if trouble:
             raise trouble.pop()
+        if slow:
+            await slow.pop().wait()
         return "opaque"
 
     trouble.append(LookupError("no such key"))
@@ -349,8 +355,13 @@ async def test_trouble_with_tokens_is_passing_once_there_was_one(stage: Any, ope
     visit, _ = await stage.meet(opened, token=get)
     trouble.append(LookupError("no such key"))
     visit.drop()
-    await stage.greet()
+    visit = await stage.greet()
     assert not trouble
+    monkeypatch.setattr(dial, "CONNECT_SECONDS", 0.01)
+    slow.append(asyncio.Event())
+    visit.drop()
+    await until(lambda: len(stage.handshakes) == 2 and not slow)  # it hangs, and is given up
+    await stage.greet()
 
 
 # -- leaving ----------------------------------------------------------------------------------------

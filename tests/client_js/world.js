@@ -68,7 +68,8 @@ class Socket {
 
   /** What the broker says. */
   async say(...messages) {
-    for (const message of messages) this.onmessage({ data: typeof message === "string" ? message : JSON.stringify(message) });
+    const texts = messages.map((message) => (typeof message === "string" ? message : JSON.stringify(message)));
+    for (const data of texts) this.onmessage({ data });
     await settled();
   }
 
@@ -128,7 +129,8 @@ export function world({ chance = 0.5, ...options } = {}) {
     sockets.push(socket);
     return socket;
   };
-  const broker = new Broker({ url: "ws://test/ws", WebSocket: open, clock, random: () => chance, storage: null, ...options });
+  const given = { url: "ws://test/ws", WebSocket: open, clock, random: () => chance, storage: null };
+  const broker = new Broker({ ...given, ...options });
   const errors = [];
   broker.on("state", (state) => states.push(state));
   broker.on("error", (error) => errors.push(error));
@@ -159,7 +161,8 @@ export function record(seq, event = "debug", data = {}, turn_id = undefined) {
 
 /** The answer to an attach. */
 export function attached(data = {}) {
-  return { session_id: "s", epoch: "e", head: 0, floor: 1, state: "open", turn: null, queue: [], recovered: true, ...data };
+  const log = { epoch: "e", head: 0, floor: 1, recovered: true };
+  return { session_id: "s", state: "open", turn: null, queue: [], ...log, ...data };
 }
 
 /** A session `s` that is attached, in a world. */

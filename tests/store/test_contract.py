@@ -256,13 +256,13 @@ def test_a_session_is_inserted_and_replaced(engine: Engine, reader: Reader) -> N
     changed = attrs.evolve(changed, members='{"é":"viewer"}'.encode())
     engine.write([Write(S, 2, session=session(title="mid")), Write(S, 2, session=changed)])
     assert reader.session("s") == changed
-    assert reader.sessions("ann", everyone=False, limit=9) == [attrs.evolve(changed, variables=b"")]
+    assert reader.sessions("ann", everyone=False, limit=9) == [attrs.evolve(changed, variables=b"", updated_at=2)]
 
 
 def test_the_members_of_sessions_in_one_list_are_not_mixed_up(engine: Engine, reader: Reader) -> None:
     rows = [attrs.evolve(session(f"s{n}", created_at=n), members=b'{"u%d":"member"}' % n * (n % 3)) for n in range(7)]
     engine.write([Write(f"session:{row.session_id}", 1, create="e", session=row) for row in rows])
-    listed = [attrs.evolve(row, variables=b"") for row in rows[::-1]]
+    listed = [attrs.evolve(row, variables=b"", updated_at=1) for row in rows[::-1]]
     assert reader.sessions("ann", everyone=False, limit=9) == listed
 
 
@@ -311,6 +311,14 @@ def test_ephemeral_sessions_are_found_until_they_are_closed(engine: Engine, read
     assert reader.unfinished_sessions() == ["s"]
     engine.write([Write(S, 1, session=attrs.evolve(fleeting, closed=True))])
     assert reader.unfinished_sessions() == []
+
+
+def test_a_listed_session_was_updated_when_its_log_was_and_keeps_its_place(engine: Engine, reader: Reader) -> None:
+    for name, at in (("old", 1), ("new", 2)):
+        engine.write([Write(f"session:{name}", at, create="e", session=session(name, created_at=at))])
+    engine.write([Write("session:old", 9, records(1, 1))])
+    listed = [(row.session_id, row.updated_at) for row in reader.sessions(None, everyone=True, limit=9)]
+    assert listed == [("new", 2), ("old", 9)]
 
 
 def test_sessions_are_listed_newest_first_by_owner_with_a_cursor(engine: Engine, reader: Reader) -> None:

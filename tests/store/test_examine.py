@@ -67,6 +67,17 @@ def test_damage_is_found(engine: SqliteEngine) -> None:
     assert found.damage
 
 
+def test_a_lock_s_holder_is_whoever_lives(engine: SqliteEngine) -> None:
+    engine.open()
+    fill(engine)
+    engine.close()
+    for text in ("9" * 30, "-1", "0", "nobody"):
+        Path(f"{engine.path}.lock").write_text(text)
+        found = examine(engine.path)
+        assert found is not None
+        assert found.holder is None
+
+
 def test_a_look_ends_in_time(engine: SqliteEngine) -> None:
     engine.open()
     fill(engine, 2000)
@@ -76,15 +87,17 @@ def test_a_look_ends_in_time(engine: SqliteEngine) -> None:
     assert (found.damage, found.complete) == ("", False)
 
 
-@pytest.mark.parametrize("make", ["another program's", "no database"])
+@pytest.mark.parametrize("make", ["another program's", "no database", "a folder"])
 def test_what_is_no_store_is_said(tmp_path: Path, make: str) -> None:
     file = tmp_path / "other.db"
     if make == "no database":
         file.write_bytes(b"text" * 4096)
+    elif make == "a folder":
+        file.mkdir()
     else:
         with closing(sqlite3.connect(file)) as other:
             other.execute("CREATE TABLE things (name TEXT)")
-    with pytest.raises(StoreError, match=r"program's database|not a broker's store"):
+    with pytest.raises(StoreError, match=r"program's database|not a broker's store|is no file"):
         examine(file)
 
 
@@ -93,5 +106,5 @@ def test_the_disk_is_written_to_and_left_as_it_was(tmp_path: Path) -> None:
     assert disk.free > 0
     assert disk.sync > 0
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(StoreError, match="has to belong to the broker's user"):
+    with pytest.raises(StoreError, match="has to exist and to belong to the broker's user"):
         disk_of(tmp_path / "nowhere")

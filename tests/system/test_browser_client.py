@@ -1,5 +1,6 @@
 """The JavaScript client in a real browser, over a network that fails (PROTOCOL sections 1 and 2c)."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -133,6 +134,29 @@ def test_what_is_sent_offline_is_accepted_once_when_it_is_over(tab: Tab, network
     assert network.lines > lines
     said = [record["data"]["content"] for record in log_of(server, session_id) if record["event"] == "user.message"]
     assert said == ["a", "b", "c"]
+
+
+def test_a_page_that_is_left_and_come_back_to_is_the_same_page_and_goes_on(
+    browser: Any, browsing: ModuleType, server: Any
+) -> None:
+    sleeping = browser.browser_type.launch(
+        executable_path=shutil.which("chromium"),
+        args=browsing.FLAGS,
+        ignore_default_args=["--disable-back-forward-cache"],
+    )
+    page = sleeping.new_page()
+    page.goto(f"{server.url}livez")
+    page.evaluate(BEGIN, False)
+    session_id = page.evaluate(FOLLOW, "slow")
+    page.evaluate("() => addEventListener('pageshow', ({ persisted }) => { window.slept = persisted; })")
+    page.evaluate("(story) => { window.turn = session.send(story); return turn.accepted; }", STORY[:600])
+    page.goto(f"{server.url}health", wait_until="commit")
+    page.go_back(wait_until="commit")
+    assert page.evaluate("slept"), "the browser kept no page, so there was nothing to see"
+    assert page.evaluate("(async () => (await turn).outcome)()") == "completed"
+    assert [code for code in page.evaluate("states.map(({ code }) => code)") if code] == [1001]
+    assert essence(page.evaluate("records")) == essence(log_of(server, session_id))
+    sleeping.close()
 
 
 def test_the_close_code_alone_decides_whether_it_comes_back(tab: Tab, server: Any, browsing: ModuleType) -> None:

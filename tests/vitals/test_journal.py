@@ -54,6 +54,15 @@ def test_a_line_says_what_the_written_one_does(opened: Open) -> None:
     assert line["at"].endswith("Z")
 
 
+def test_a_text_is_looked_for_in_what_a_line_says_and_not_in_its_json(opened: Open) -> None:
+    journal = opened()
+    logger.bind(conn="C-1").info('said "No" \\ and left')
+    for part in ('"no"', "\\ AND", "c-1", "test_journal"):
+        assert len(read(journal, contains=part)["lines"]) == 1
+    for part in ("level", '"message":', "extra"):
+        assert read(journal, contains=part)["lines"] == []
+
+
 def test_levels_and_texts_are_looked_for(opened: Open) -> None:
     journal = opened("debug")
     logger.debug("one Apple")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import pytest
 
 from broker import __version__
@@ -177,6 +178,26 @@ async def test_the_page_allows_itself_only_what_it_needs(app: App, get: Get) -> 
     assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
     assert b"<!doctype html>" in body.lower()
     assert b"http://" not in body.replace(b"http://www.w3.org/", b"")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [
+        ("gzip, br", True),
+        ("GZIP;q=0.5", True),
+        ("gzip;q=0", False),
+        ("br, gzip; q=0.0", False),
+        ("x-gzip", False),
+        ("", False),
+    ],
+)
+async def test_files_are_packed_for_who_takes_them_so(app: App, accepted: str, packed: bool) -> None:
+    async with (
+        aiohttp.ClientSession(auto_decompress=False) as session,
+        session.get(f"http://127.0.0.1:{app.port}/client.js", headers={"Accept-Encoding": accepted}) as answer,
+    ):
+        assert (answer.headers.get("Content-Encoding") == "gzip") == packed
+        assert ((await answer.read())[:2] == b"\x1f\x8b") == packed
 
 
 async def test_whatever_the_page_asks_for_is_there(app: App, get: Get) -> None:

@@ -1,13 +1,13 @@
 /**
- * A client of `broker.v1.json`. Times are milliseconds; the types, and a guide, are in the npm package.
+ * A client of `broker.v1.json`, with types and a guide in the npm package. Times are milliseconds.
  * @import * as T from "./types.js"
  */
 
-const FIRST = 500; // the first delay, doubled with each attempt
+const FIRST = 500; // delay, doubled with each attempt
 const LONGEST = 20_000;
-const STEADY = 5000; // after so long the next delay is a first one
-const PATIENCE = 10_000; // for a welcome, and for the answer to a ping
-const MARK = 1 << 20; // bytes in the socket above which nothing more is written
+const STEADY = 5000; // then the next delay is a first one
+const PATIENCE = 10_000; // for a welcome, or an answer to a ping
+const MARK = 1 << 20; // bytes unsent above which more is held back
 const QUEUE = { count: 100, bytes: 1 << 20, age: 3_600_000 };
 const CLOCK = {
   now: () => Date.now(),
@@ -50,7 +50,7 @@ export class Broker extends Emitter {
   /** @type {T.Welcome | null} */
   identity = null;
   /** @type {number | null} */
-  rtt = null; // of the last ping
+  rtt = null;
   _followed = new Map();
   #timers = new Map();
   #requests = new Map();
@@ -66,7 +66,7 @@ export class Broker extends Emitter {
   #lastId = 0;
   #attempt = 0;
   #openedAt = Infinity;
-  #heardAt = 0;
+  #heard = 0; // messages
   _backAt = 0;
   #endsAt = NaN;
   #isPaused = false;
@@ -123,7 +123,7 @@ export class Broker extends Emitter {
   /** @type {T.Sessions} */
   sessions = (page) => this.request("session.list", page);
 
-  /** The promise settles before what comes after the answer is looked at. */
+  /** Settles before the next message is looked at. */
   _ask(action, payload = {}, { timeout = this._options.timeout, signal = null } = {}) {
     const request = deferred();
     const id = `c${++this.#lastId}`;
@@ -131,7 +131,7 @@ export class Broker extends Emitter {
     const error = signal?.aborted ? signal.reason : this.#refusal(text);
     if (error) return Promise.reject(error);
     const stop = () => this.#settle(id, signal.reason);
-    const timer = this._clock.setTimeout(() => this.#settle(id, failure("timeout", "There was no answer.")), timeout);
+    const timer = this._later(timeout, () => this.#settle(id, failure("timeout", "There was no answer.")));
     request.tidy = () => {
       this._clock.clearTimeout(timer);
       signal?.removeEventListener("abort", stop);
@@ -149,6 +149,10 @@ export class Broker extends Emitter {
     return waiting.length < count && waiting.reduce((sum, turn) => sum + turn._bytes, bytes) <= most;
   }
 
+  _later(ms, call) {
+    return this._clock.setTimeout(call, Math.min(ms, 2 ** 31 - 1));
+  }
+
   _backoff(attempt) {
     return this._options.random() * Math.min(LONGEST, FIRST * 2 ** attempt);
   }
@@ -162,8 +166,8 @@ export class Broker extends Emitter {
       const token = await this.#token(this._clock.now() >= this.#endsAt ? "expired" : this.#reason);
       if (round === this.#round) this.#open(token);
     } catch (error) {
-      const isNo = error.fatal || error.code === "unauthenticated";
-      if (round === this.#round) this.#end(isNo ? 4500 : 1006, error.message);
+      const isNo = error?.fatal || error?.code === "unauthenticated";
+      if (round === this.#round) this.#end(isNo ? 4500 : 1006, error?.message);
     }
   }
 
@@ -177,16 +181,16 @@ export class Broker extends Emitter {
     const { WebSocket } = this._options;
     const socket = new WebSocket(this.#url, token ? ["broker.v1.json", `bearer.${token}`] : ["broker.v1.json"]);
     this.#socket = socket;
-    const claims = () => JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/"))); // of a JWT
-    this.#endsAt = tried(claims)?.exp * 1000;
+    const jwt = () => JSON.parse(atob(token.split(".")[1].replace(/-/g, "+").replace(/_/g, "/")));
+    this.#endsAt = tried(jwt)?.exp * 1000;
     socket.onmessage = ({ data }) => {
       const receive = () => socket === this.#socket && this.#receive(data);
       const error = failure("invalid_message", "That was no message.");
       this.#inbox = this.#inbox.then(receive).catch(() => this._emit("error", error));
     };
     socket.onclose = ({ code, reason }) => socket === this.#socket && this.#end(code, reason);
-    socket.onerror = () => {}; // a close follows; Node throws what nobody listens to
-    this.#after("patience", PATIENCE, () => this.#end(4000, "no welcome came"));
+    socket.onerror = () => {}; // or Node throws it
+    this.#after("beat", PATIENCE, () => this.#end(4000, "no welcome came"));
   }
 
   #end(code, reason, willRetry = code < 4500 || code > 4999) {
@@ -202,23 +206,23 @@ export class Broker extends Emitter {
     this.#quiet();
     socket?.close(1000);
     if (delay !== null) this.#after("retry", delay, () => this.#dial());
-    this.#enter(willRetry ? "waiting" : "closed", { code, reason, delay });
     const error = failure("disconnected", `The connection was lost: ${reason || code}`);
     for (const id of [...this.#requests.keys()]) this.#settle(id, error);
-    if (willRetry) return;
-    this.#attempt = 0;
-    this.#page?.abort();
-    this.#page = null;
-    this.#ready?.reject(error);
-    this.#ready = null;
-    for (const one of this._followed.values()) one._stop(error);
+    if (!willRetry) {
+      this.#attempt = 0;
+      this.#page?.abort();
+      this.#page = null;
+      this.#ready?.reject(error);
+      this.#ready = null;
+      for (const one of this._followed.values()) one._stop(error);
+    }
+    this.#enter(willRetry ? "waiting" : "closed", { code, reason, delay }); // last: one may connect at that
   }
 
   #delay(code) {
     const told = this._backAt - this._clock.now();
     const delay = this._backoff(this.#attempt++);
-    if (told > 0) return told;
-    return code === 1012 ? Math.min(delay, 1000) : delay;
+    return told > 0 ? told : Math.min(delay, code === 1012 ? 1000 : delay);
   }
 
   #enter(state, detail) {
@@ -228,7 +232,7 @@ export class Broker extends Emitter {
 
   #after(name, ms, call) {
     this._clock.clearTimeout(this.#timers.get(name));
-    this.#timers.set(name, this._clock.setTimeout(call, Math.min(ms, 2 ** 31 - 1)));
+    this.#timers.set(name, this._later(ms, call));
   }
 
   #quiet() {
@@ -236,7 +240,7 @@ export class Broker extends Emitter {
   }
 
   #receive(text) {
-    this.#heardAt = this._clock.now();
+    this.#heard++;
     const note = JSON.parse(text);
     const error = note.type === "error" && new BrokerError(note.data);
     if (note.type === "notification") this.#notice(note);
@@ -253,10 +257,9 @@ export class Broker extends Emitter {
   }
 
   #welcome(identity) {
-    this.#quiet();
     this.identity = identity;
-    this.#openedAt = this._clock.now();
     this.#beat();
+    this.#openedAt = this._clock.now();
     this.#renewBefore();
     this.#enter("open");
     for (const one of [...this._followed.values()]) one._enter();
@@ -281,7 +284,7 @@ export class Broker extends Emitter {
   }
 
   #flush() {
-    while (this.#held.length && this.#socket.bufferedAmount < MARK) {
+    while (this.#held.length && !(this.#socket.bufferedAmount >= MARK)) {
       const { id, text } = this.#held.shift();
       if (this.#requests.has(id)) this.#socket.send(text);
     }
@@ -292,17 +295,16 @@ export class Broker extends Emitter {
     this.#after("beat", (this.identity.heartbeat || 30) * 1000, () => this.#ping());
   }
 
-  /** Nobody tells a client that its line is dead until it says something; so it says something. */
   async #ping() {
-    const [socket, asked] = [this.#socket, this._clock.now()];
-    const buffered = socket.bufferedAmount;
+    const [socket, heard, asked] = [this.#socket, this.#heard, this._clock.now()];
+    const { bufferedAmount } = socket;
     this.#beat();
     try {
       await this._ask("ping", {}, { timeout: PATIENCE });
       this.rtt = this._clock.now() - asked;
     } catch {
-      const isMoving = this.#heardAt > asked || socket.bufferedAmount < buffered;
-      if (socket === this.#socket && !isMoving) this.#end(4000, "no answer to a ping");
+      const isAlive = this.#heard > heard || socket.bufferedAmount < bufferedAmount;
+      if (socket === this.#socket && !isAlive) this.#end(4000, "no answer to a ping");
     }
   }
 
@@ -324,8 +326,8 @@ export class Broker extends Emitter {
 
   #watch() {
     if (this.#page || !globalThis.document) return;
-    this.#page = new AbortController();
-    const { signal } = this.#page;
+    const { signal } = (this.#page = new AbortController());
+    this.#isPaused = false;
     const pause = (code, reason) => {
       this.#isPaused = true;
       if (code === 1001 || this.state === "waiting") this.#end(code, reason);
@@ -348,7 +350,9 @@ export class Broker extends Emitter {
  */
 class Followed extends Emitter {
   isFollowed = false;
-  seq = undefined; // everything up to here has arrived
+  /** @type {number | undefined} everything up to here has arrived */
+  seq = undefined;
+  /** @type {string | undefined} */
   epoch = undefined;
   _isEntering = false;
   _events = undefined;
@@ -375,8 +379,11 @@ class Followed extends Emitter {
   }
 
   _keep(isFollowed) {
+    const { _followed } = this._broker;
+    const other = _followed.get(this._key);
+    if (other !== this) other?._gone();
     this.isFollowed = isFollowed;
-    this._broker._followed.set(this._key, this);
+    _followed.set(this._key, this);
   }
 
   async _enter() {
@@ -403,12 +410,11 @@ class Followed extends Emitter {
   }
 
   #refused(error) {
-    this._isEntering = false;
     if (error.code === "disconnected") return; // the next welcome enters
     if (!error.retryable) return this._gone(error);
     this._emit("problem", error);
     const delay = this._broker._backoff(3) + (error.retryAfter ?? 0) * 1000;
-    this._broker._clock.setTimeout(() => this.isFollowed && this._enter(), delay);
+    this._broker._later(delay, () => this.isFollowed && this._enter());
   }
 
   _reset({ epoch, floor = 1, ...data }) {
@@ -418,7 +424,7 @@ class Followed extends Emitter {
     this._emit("reset", { epoch, floor, ...data });
   }
 
-  _leave(error) {
+  _leave(error = unfollowed()) {
     this.isFollowed = this._isEntering = false;
     this.#round++;
     this.#entered?.reject(error);
@@ -427,7 +433,7 @@ class Followed extends Emitter {
     this._stop(error);
   }
 
-  _gone(error) {
+  _gone(error = unfollowed()) {
     this._leave(error);
     this._emit("gone", error);
   }
@@ -444,16 +450,17 @@ export class Session extends Followed {
   #turns = new Map();
   #unsure = [];
   #repaired = -1;
+  #telling = null;
 
   constructor(broker, id) {
     super(broker, "session_id", id, "session.attach");
     /** @type {string} */
     this.id = id;
     this.seq = 0;
-    const kept = tried(() => JSON.parse(broker._options.storage.getItem(this._key))) ?? [];
+    const kept = () => JSON.parse(broker._options.storage.getItem(this._key)).map((item) => new Turn(this, item));
     /** @type {Turn[]} what is not in the log yet */
-    this.outbox = kept.map((item) => new Turn(this, item));
-    if (kept.length) this._keep(false);
+    this.outbox = tried(kept) ?? [];
+    if (this.outbox.length) this._keep(false);
     for (const turn of this.outbox) if (turn.state === "waiting") turn._wait();
   }
 
@@ -465,14 +472,17 @@ export class Session extends Followed {
   };
 
   detach() {
-    this._leave(failure("disconnected", "The session was detached."));
+    this._leave();
     if (this.outbox.length) this._keep(false);
     return this.request("session.detach").catch(() => {});
   }
 
   close = () => this.request("session.close");
 
-  delete = () => this.request("session.delete");
+  async delete() {
+    await this.request("session.delete");
+    this._gone(failure("not_found", "It was deleted.", false));
+  }
 
   /** @type {T.Update} */
   update = (change) => this.request("session.update", change);
@@ -485,17 +495,19 @@ export class Session extends Followed {
   answer = (approval_id, option_id) => this.request("approval.answer", { approval_id, option_id });
 
   /** @type {T.Send} */
-  send = (content, { ifBusy: if_busy, retryOf: retry_of, metadata, clientMsgId = freshId(), signal } = {}) => {
+  send = (content, { ifBusy: if_busy, retryOf: retry_of, metadata, clientMsgId, signal } = {}) => {
     const at = this._broker._clock.now();
-    const turn = new Turn(this, { content, if_busy, retry_of, metadata, client_msg_id: clientMsgId, at });
+    const client_msg_id = clientMsgId ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
+    const turn = new Turn(this, { content, if_busy, retry_of, metadata, client_msg_id, at });
     if (!this._broker._hasRoom(turn._bytes)) return turn._refuse(crowded());
     this.outbox.push(turn);
     if (!this.isFollowed) this.attach(this.seq || this.epoch ? {} : { afterSeq: -1 });
     turn._wait();
-    const stop = () => turn.cancel().catch(() => {});
+    const stop = () => turn.cancel().catch(() => this.addEventListener("attached", stop, { once: true }));
     if (signal?.aborted) stop();
     signal?.addEventListener("abort", stop);
-    turn.ended.catch(() => {}).finally(() => signal?.removeEventListener("abort", stop));
+    const tidy = () => signal?.removeEventListener("abort", stop);
+    turn.then(tidy, tidy);
     this._submit(turn);
     return turn;
   };
@@ -503,7 +515,7 @@ export class Session extends Followed {
   /** @type {(id: string) => Turn} */
   turn = (id) => {
     const known = this.#turns.get(id);
-    if (!known) this.attach(); // the answer says whether it still runs
+    if (!known) this.attach(); // which says whether it runs
     return known ?? new Turn(this, { id });
   };
 
@@ -541,9 +553,9 @@ export class Session extends Followed {
     this._emit("record", record);
   }
 
-  /** Ask again for what is missing; once, and then show what there is. */
+  /** Ask again for what is missing, once. */
   #repair() {
-    if (this._isEntering) return true; // what comes before the answer comes again after it
+    if (this._isEntering) return true; // it comes again after the answer
     if (this.#repaired === this.seq) {
       this._emit("problem", failure("hole", `Records after number ${this.seq} are missing.`, false));
       return false;
@@ -555,16 +567,19 @@ export class Session extends Followed {
 
   #caughtUp(data) {
     for (const turn of this.#unsure.filter(({ state }) => state !== "ended")) {
-      turn._fail(failure("hole", "The end of this turn was missed; the history has it.", false));
+      turn._fail(failure("hole", "The end of this turn was missed; see the history.", false));
       this.#turns.delete(turn.id);
     }
     this._emit("caughtup", data);
   }
 
-  _gone(error) {
+  _gone(error = unfollowed()) {
     super._gone(error);
     this.#turns.clear();
-    for (const turn of this.outbox) if (turn.state !== "refused") turn._refuse(error);
+    for (const turn of this.outbox) {
+      if (turn.state !== "refused") turn._refuse(error);
+      this._changed(turn);
+    }
   }
 
   _stop(error) {
@@ -578,16 +593,18 @@ export class Session extends Followed {
 
   _changed(unwanted = undefined) {
     this.outbox = this.outbox.filter((turn) => turn !== unwanted);
-    const { storage } = this._broker._options;
-    if (this.outbox.length) tried(() => storage?.setItem(this._key, JSON.stringify(this.outbox)));
-    else storage?.removeItem(this._key);
-    this._emit("outbox", this.outbox);
     if (!this.outbox.length && !this.isFollowed) this._broker._followed.delete(this._key);
+    this.#telling ??= Promise.resolve().then(() => {
+      this.#telling = null;
+      const keep = this.outbox.length ? "setItem" : "removeItem";
+      tried(() => this._broker._options.storage[keep](this._key, JSON.stringify(this.outbox)));
+      this._emit("outbox", this.outbox);
+    });
   }
 
   _accepted(turn, { seq, status }) {
     this._changed(this.isFollowed && this.seq < seq ? null : turn);
-    if (this.isFollowed && status === "ended" && turn.state !== status) this.attach(); // its end may be missed
+    if (this.isFollowed && status === "ended" && turn.state !== status) this.attach();
   }
 
   _track(turn) {
@@ -599,13 +616,13 @@ export class Session extends Followed {
     for (const turn of this.outbox.filter((one) => one.clientMsgId === data.client_msg_id)) {
       turn.id = turn_id;
       this._track(turn);
-      turn.retry(); // if it was refused, for want of an answer
+      turn.retry(); // for want of an answer it was refused
       this._changed(turn);
     }
   }
 }
 
-/** A promise of its end, and an iterator of its records; `retry`, `connect` and `attach` make new promises. */
+/** A promise of its end, and its records; `retry`, `connect` and `attach` make new promises. */
 export class Turn {
   /** @type {string | null} */
   id = null;
@@ -631,7 +648,9 @@ export class Turn {
     this.#wasSent = wasSent;
     /** @type {string} */
     this.clientMsgId = payload.client_msg_id;
+    /** @type {T.Content} */
     this.content = payload.content;
+    /** @type {number} */
     this.at = at;
     this._bytes = JSON.stringify(payload).length;
     if (id) this.#accept({ turn_id: id });
@@ -698,11 +717,11 @@ export class Turn {
   }
 
   _wait() {
-    const { _clock, _queue } = this.#session._broker;
+    const { _broker } = this.#session;
     this.#enter("waiting");
-    const left = this.at + _queue.age - _clock.now();
-    this.#timer = _clock.setTimeout(() => this._refuse(failure("expired", "It waited too long to be sent.")), left);
-    this.#timer?.unref?.(); // Node need not wait for that
+    const left = this.at + _broker._queue.age - _broker._clock.now();
+    this.#timer = _broker._later(left, () => this._refuse(failure("expired", "It waited too long to be sent.")));
+    this.#timer?.unref?.(); // or Node waits
   }
 
   async _submit() {
@@ -714,15 +733,18 @@ export class Turn {
       this.#accept(answer);
       this.#session._accepted(this, answer);
     } catch (error) {
-      if (this.state === "ended") return;
+      const { error: stopped } = this;
+      if (this.state === "ended") return this.#accepted.resolve({ turn_id: this.id });
       if (error.code === "disconnected" || (error.code === "unavailable" && _broker._backAt)) this._wait();
       else this._refuse(error);
+      if (stopped) this._fail(stopped);
       this.#session._changed();
     }
   }
 
   #accept(answer) {
     this.id = answer.turn_id;
+    this._resume();
     this.#accepted.resolve(answer);
     if (this.state !== "ended") this.#enter("accepted");
     this.#session._track(this);
@@ -757,6 +779,7 @@ export class Turn {
   }
 
   _take(record) {
+    if (record.seq <= this.#records.at(-1)?.seq && record.event !== "turn.ended") return; // from before a reset
     this.#records.push(record);
     if (record.event === "turn.ended") {
       this.#enter("ended");
@@ -785,7 +808,7 @@ export class Room extends Followed {
   };
 
   leave() {
-    this._leave(failure("disconnected", "The room was left."));
+    this._leave();
     return this.request("room.leave").catch(() => {});
   }
 
@@ -816,12 +839,8 @@ export class Room extends Followed {
 function deferred() {
   let resolve, reject;
   const promise = new Promise((...both) => ([resolve, reject] = both));
-  promise.catch(() => {}); // nobody has to listen
+  promise.catch(() => {}); // nobody need listen
   return { promise, resolve, reject };
-}
-
-function freshId() {
-  return crypto.getRandomValues(new Uint32Array(4)).join("-");
 }
 
 function tried(call) {
@@ -836,6 +855,10 @@ function failure(code, message, retryable = true) {
   return new BrokerError({ code, message, retryable });
 }
 
+function unfollowed() {
+  return failure("disconnected", "It is followed no longer.");
+}
+
 function crowded() {
-  return failure("queue_full", "Too much waits to be sent.");
+  return failure("queue_full", "Too much waits.");
 }

@@ -212,17 +212,29 @@ async def test_a_worker_without_an_answer_says_what_it_lacks(door: Door, serving
 
 
 def test_importing_it_brings_nothing_of_the_server() -> None:
-    script = "import sys, broker.client; print(*sys.modules)"
+    script = "import sys, broker.client, broker.client.api; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     modules = set(done.stdout.split())
-    assert "broker.client.worker" in modules
-    heavy = {"pykka", "ruamel", "sqlite3", "loguru", "cattrs", "click", "uvloop", "prometheus_client", "anthropic"}
+    assert {"broker.client.worker", "broker.client.connection"} <= modules
+    heavy = {
+        "pykka",
+        "ruamel",
+        "sqlite3",
+        "loguru",
+        "cattrs",
+        "click",
+        "uvloop",
+        "prometheus_client",
+        "anthropic",
+        "rich",
+    }
     assert {name.split(".")[0] for name in modules} & heavy == set()
     ours = {name for name in modules if name.startswith("broker.") and not name.startswith("broker.client")}
     parts = {
         "broker.clock",
         "broker.errors",
         "broker.ids",
+        "broker.nearby",
         "broker.projects",
         "broker.protocol",
         "broker.protocol.edge",

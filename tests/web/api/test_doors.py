@@ -144,11 +144,18 @@ async def test_a_body_has_to_be_what_no_form_can_send(app: App, ask: Ask, kind: 
     assert (refused.status, refused.body["field"]) == (415, "Content-Type")
 
 
-async def test_neither_health_nor_metrics_nor_the_page_are_for_other_origins(start: Start, get: Get) -> None:
+async def test_neither_health_nor_metrics_nor_the_pages_are_for_other_origins(start: Start, get: Get) -> None:
     app = await start(listen={"origins": [CHAT]}, plugins={"metrics": {}})
-    for path in ("/", "/health", "/metrics"):
+    for path in ("/", "/chat", "/health", "/metrics"):
         _, headers, _ = await get(app, path, headers={"Origin": CHAT})
         assert "Access-Control-Allow-Origin" not in headers
+
+
+async def test_a_page_of_any_origin_may_import_the_client(app: App, get: Get) -> None:
+    for path in ("/client.js", "/static/client.js", "/static/chat/embed.js"):
+        status, headers, _ = await get(app, path, headers={"Origin": "https://elsewhere.example"})
+        assert (status, headers["Access-Control-Allow-Origin"]) == (200, "*")
+        assert "Access-Control-Allow-Credentials" not in headers
 
 
 ROUTES = """

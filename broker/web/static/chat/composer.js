@@ -62,9 +62,9 @@ export class Composer {
     this.#stop.ariaDisabled = String(turn.state === "cancelling"); // truly disabled it would lose the focus
   }
 
-  /** Put a text into the box, unless somebody writes there. */
+  /** Put a text into the box, before what somebody has begun to write there. */
   draft(text) {
-    this.prompt.value ||= text;
+    this.prompt.value = [text, this.prompt.value].filter(Boolean).join("\n");
     this.#fit();
     this.prompt.focus();
   }

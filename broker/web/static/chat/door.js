@@ -5,6 +5,7 @@ import { forget, keep, redeemTicket, token } from "../shared/login.js";
 import { connectionWords } from "../shared/words.js";
 
 const BAD_TOKEN = 4500;
+const UNSENT = "broker session_id "; // with what the client keeps of a session in the tab
 
 /** Lets one person in at a time; `getToken` and `attend` tie it to the page's connection. */
 export class Door {
@@ -67,8 +68,12 @@ export class Door {
     this.#connect();
   }
 
-  #leave() {
+  /** Leave nothing for who comes next: what was not sent yet would go out in their name. */
+  async #leave() {
     forget();
+    this.#broker.close();
+    await new Promise((settle) => setTimeout(settle)); // the client keeps what waits when it is closed
+    for (const key of Object.keys(sessionStorage)) if (key.startsWith(UNSENT)) sessionStorage.removeItem(key);
     location.reload();
   }
 

@@ -21,6 +21,7 @@ import { Timeline } from "./timeline.js";
 import { Trace } from "./trace.js";
 import { Trouble } from "./trouble.js";
 import { el } from "../shared/dom.js";
+import { textOf } from "../shared/words.js";
 
 const STYLES = ["../shared/base.css", "conversation.css"].map((name) => new URL(name, import.meta.url).href);
 
@@ -61,6 +62,7 @@ class Conversation extends EventTarget {
     this.#composer.prompt,
   );
   #trace = new Trace();
+  #making = null; // the session that the first message begins
   #timeline;
 
   constructor(element, { broker, sessionId = null, create = {}, welcome = greeting() }) {
@@ -149,15 +151,18 @@ class Conversation extends EventTarget {
     session.attach({ afterSeq: 0 }).catch(() => {}); // it is told as an event
   }
 
+  /** What was not sent yet goes back into the box: it is nowhere else. */
   #gone(error) {
+    const unsent = this.session.outbox.map(({ content }) => textOf(content));
     this.show(null);
     this.#emit("gone", error);
+    if (unsent.length) this.#composer.draft(unsent.join("\n"));
   }
 
   /** Send what was written, in a session that is made for it if there is none; false if that cannot be. */
   async #send(text, ifBusy) {
     try {
-      if (!this.session) this.show((await this.#create()).id);
+      if (!this.session) this.show((await this.#make()).id);
     } catch (error) {
       this.say(error.words ?? error.message);
       return false;
@@ -165,6 +170,12 @@ class Conversation extends EventTarget {
     const { state, error } = this.session.send(text, { ifBusy });
     if (state === "refused") this.say(error.words);
     return state !== "refused";
+  }
+
+  /** Make one session, however many messages are waiting for it. */
+  #make() {
+    this.#making ??= this.#create().finally(() => (this.#making = null));
+    return this.#making;
   }
 
   #running(turn) {

@@ -190,12 +190,20 @@ export class Timeline {
 
   #retry(turn) {
     keepFocus(turn.element, this.#prompt, () => turn.offer(false));
-    this.#retried.set(this.#reader.session.send(turn.content, { retryOf: turn.id }), turn);
+    const again = this.#reader.session.send(turn.content, { retryOf: turn.id });
+    this.#retried.set(again, turn);
+    if (again.state === "refused") this.#refused(again);
   }
 
   #waiting(turns) {
     this.#outbox.show(turns);
     this.#follow(turns.some((turn) => turn.state === "sending"));
+  }
+
+  /** Say why what was to be tried again does not even wait for that. */
+  #refused(turn) {
+    this.say(turn.error.words);
+    this.#retried.get(turn).offer(true);
   }
 
   #discard(turn) {

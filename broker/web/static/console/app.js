@@ -132,7 +132,8 @@ function whoWords() {
   const out = el("button.quiet", { type: "button", hidden: !token(), on: { click: signOut } }, "Sign out");
   const rights = me.scopes.includes("admin") ? "may change things" : "read only: no scope admin";
   return [
-    el("p", {}, el("strong", {}, me.user ?? "Anybody"), el("br"), me.open_to_all ? "nobody has to sign in" : rights),
+    el("strong", {}, me.user ?? "Anybody"),
+    el("p", {}, me.open_to_all ? "nobody has to sign in" : rights),
     out,
   ];
 }

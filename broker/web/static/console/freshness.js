@@ -53,9 +53,9 @@ export class Freshness {
   /** Something could not be had. */
   ill(source, error) {
     if (!("words" in error)) console.error(error);
-    const isNew = !this.#ill.size;
+    const before = this.#ill.get(source);
     this.#ill.set(source, error);
-    if (isNew) this.#draw();
+    if (this.#ill.size === 1 && before?.words !== error.words) this.#draw(); // else it is said already
   }
 
   #draw() {

@@ -61,13 +61,20 @@ export async function copy(text) {
   return isDone;
 }
 
-/** Ask whether something is to be done; resolves to whether the button `act` was pressed. */
-export function confirmed(title, words, act) {
+/** Ask whether something is to be done; resolves to the one of `acts` that was pressed, empty if it is left. */
+export function confirmed(title, words, ...acts) {
   const id = `dialog-${++serial}`;
-  const menu = el("menu", {}, el("button", { value: "" }, "Keep"), el("button.stop", { value: "act" }, act));
-  const dialog = el("dialog", {}, el("form", { method: "dialog" }, el("h2", { id }, title), el("p", {}, words), menu));
+  const buttons = acts.map((act) => el("button.stop", { value: act }, act));
+  const menu = el("menu", {}, el("button", { value: "" }, "Keep"), ...buttons);
+  const lines = words.map((line) => el("p", {}, line));
+  const dialog = el("dialog", {}, el("form", { method: "dialog" }, el("h2", { id }, title), ...lines, menu));
   dialog.setAttribute("aria-labelledby", id);
-  return shown(dialog).then((value) => value === "act");
+  return shown(dialog);
+}
+
+/** A name as somebody chose it, in no more space than two lines of a cell. */
+export function named(name) {
+  return el("span.named", { title: name }, name);
 }
 
 /** Show a dialog until it is closed; resolves to the value of the button that was pressed. */
@@ -86,13 +93,18 @@ export function shown(dialog) {
   });
 }
 
-/** Replace what an element holds, unless it is the same already or something in it has the focus. */
+/** Replace what an element holds, unless it is the same already; what had the focus hands it to what is called so now. */
 export function refill(element, ...children) {
   const wanted = element.cloneNode(false);
   wanted.append(...children);
   const open = new Set([...element.querySelectorAll("details[open] > summary")].map((summary) => summary.textContent));
   for (const summary of wanted.querySelectorAll("details > summary"))
     summary.parentElement.open = open.has(summary.textContent);
-  if (element.isEqualNode(wanted) || element.contains(document.activeElement)) return;
+  if (element.isEqualNode(wanted)) return;
+  const focused = element.contains(document.activeElement) ? document.activeElement : null;
   element.replaceChildren(...wanted.childNodes);
+  if (!focused) return;
+  const isCalledSo = (one) => one.textContent === focused.textContent && one.ariaLabel === focused.ariaLabel;
+  const next = [...element.querySelectorAll(focused.localName)].find(isCalledSo) ?? document.getElementById("title");
+  next.focus({ preventScroll: true });
 }

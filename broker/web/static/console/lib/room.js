@@ -3,13 +3,15 @@
 import { el, follower } from "../../shared/dom.js";
 import { who } from "../../shared/words.js";
 import { Sparkline } from "../charts.js";
-import { rate } from "../format.js";
+import { count, rate } from "../format.js";
 import { card, refill } from "../parts.js";
+import { Kept } from "./kept.js";
 import { action, link, wordsOf } from "./parts.js";
 import { brief, line } from "./timeline.js";
 
 const REFRESH = 2000; // ms
 const KEPT = 500; // events
+const NAMED = 100; // members
 const STEP = 5; // seconds of one point of the line
 const POINTS = 60;
 
@@ -19,7 +21,7 @@ export class RoomView {
   #name;
   #path;
   #room;
-  #events = []; // oldest first
+  #events = new Kept(KEPT);
   #members = el("div.stack");
   #list = el("ol.timeline");
   #scroller = el("div.timeline-scroller", { tabIndex: 0, role: "region", ariaLabel: "Events" }, this.#list);
@@ -65,16 +67,18 @@ export class RoomView {
   }
 
   async #refresh() {
+    const known = this.#newest;
     const [{ events }, members] = await Promise.all([
       this.#context.api.get(this.#path, { limit: 200 }),
       this.#present(),
     ]);
+    if (known && isAnew(known, events)) this.#forget();
     this.#add(events);
     this.#drawMembers(members);
     this.#drawRate();
     const words = "Nothing to be seen. A room without history shows only what happens while it is watched live.";
-    this.#none.textContent = this.#events.length ? "" : words;
-    this.#none.hidden = this.#events.length > 0;
+    this.#none.textContent = words;
+    this.#none.hidden = this.#events.items.length > 0;
   }
 
   /** Who is in it; null while the socket is not there. */
@@ -84,32 +88,39 @@ export class RoomView {
   }
 
   async #join(button) {
-    await this.#room.join();
+    await this.#room.join({ afterSeq: this.#newest?.seq });
     this.#isLive = true;
     button.replaceChildren(el("p.hint", {}, "Watched live: this page is a member until you leave this panel."));
   }
 
+  /** The newest event that is in the log. */
+  get #newest() {
+    return this.#events.items.findLast(({ seq }) => seq);
+  }
+
+  #forget() {
+    this.#events.clear();
+    this.#list.replaceChildren();
+  }
+
   #add(events) {
-    const newest = this.#events.at(-1)?.seq ?? 0;
+    const newest = this.#newest?.seq ?? 0;
     const now = new Date().toISOString(); // what a room does not keep has no time of its own
     const fresh = events.filter(({ seq }) => seq === undefined || seq > newest).map((event) => ({ at: now, ...event }));
     for (const event of fresh) {
-      this.#events.push(event);
       const what = `${who(event.from) || "anonymous"}: ${brief(JSON.stringify(event.data.data))}`;
       this.#list.append(line({ seq: event.seq, at: event.at, kind: event.data.event, shape: "room", what }, event));
     }
-    for (let surplus = this.#events.length - KEPT; surplus > 0; surplus -= 1) {
-      this.#events.shift();
-      this.#list.firstChild.remove();
-    }
+    for (const _ of this.#events.add(fresh)) this.#list.firstChild.remove();
     if (fresh.length) this.#follow();
   }
 
   #drawMembers(members) {
     if (!Array.isArray(members)) return;
-    const rows = members.map(({ user, connection_id }) =>
-      el("li", {}, user ?? "anonymous", " ", el("code.hint", {}, connection_id)),
-    );
+    const rows = members
+      .slice(0, NAMED)
+      .map(({ user, connection_id }) => el("li", {}, user ?? "anonymous", " ", el("code.hint", {}, connection_id)));
+    if (members.length > NAMED) rows.push(el("li.hint", {}, `and ${count(members.length - NAMED)} more`));
     refill(this.#members, rows.length ? el("ul.members", {}, ...rows) : el("p.hint", {}, "Nobody is in this room."));
   }
 
@@ -117,11 +128,11 @@ export class RoomView {
     const end = Math.floor(Date.now() / 1000 / STEP) * STEP;
     const at = Array.from({ length: POINTS }, (_, i) => (end - (POINTS - 1 - i) * STEP) * 1000);
     const counts = new Array(POINTS).fill(0);
-    for (const event of this.#events) {
+    for (const event of this.#events.items) {
       const index = POINTS - Math.ceil((end - Date.parse(event.at) / 1000) / STEP);
       if (index >= 0) counts[Math.min(index, POINTS - 1)] += 1;
     }
-    const series = counts.map((count) => count / STEP);
+    const series = counts.map((number) => number / STEP);
     this.#chart.update(at, [series]);
     this.#rate.textContent = rate(series.at(-1));
   }
@@ -146,6 +157,12 @@ export class RoomView {
     this.#context.announce(`Sent to ${delivered} of its members.`);
     await this.#refresh();
   }
+}
+
+/** Whether a room's log has begun anew since this event was read of it. */
+function isAnew({ seq, at }, events) {
+  const same = events.find((event) => event.seq === seq);
+  return same ? same.at !== at : !(events.at(-1)?.seq > seq);
 }
 
 function isJson(text) {

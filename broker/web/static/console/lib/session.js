@@ -5,7 +5,7 @@ import { sessionName, shortId, textOf, timeWords } from "../../shared/words.js";
 import { badge, card, copyable, refill } from "../parts.js";
 import { follow } from "./follow.js";
 import { action, inNextFrame, link, pairs, soon, stateWords, wordsOf } from "./parts.js";
-import { Timeline } from "./timeline.js";
+import { brief, Timeline } from "./timeline.js";
 import { TurnTable } from "./turn_table.js";
 import { TurnLines } from "./turns.js";
 import { Variables } from "./variables.js";
@@ -26,7 +26,6 @@ export class SessionView {
   #turns;
   #timeline;
   #variables;
-  #lastAt = null; // when the newest record came
   #view = null; // what `GET sessions/{id}` says
   #refresh;
   #refreshVariables;
@@ -61,7 +60,6 @@ export class SessionView {
     await follow(this.#context, this.#id, {
       records: (records, before) => this.#take(records, before),
       reset: () => this.#forget(),
-      gone: (error) => (this.#error.textContent = wordsOf(error)),
     });
   }
 
@@ -83,7 +81,6 @@ export class SessionView {
 
   #take(records, before) {
     for (const record of records) this.#lines.take(record);
-    this.#lastAt = records.at(-1)?.at ?? this.#lastAt;
     this.#timeline.add(records, before);
     this.#drawTurns();
     if (records.some(({ event }) => NEWS.test(event))) this.#refresh();
@@ -93,7 +90,9 @@ export class SessionView {
   #forget() {
     this.#lines = new TurnLines();
     this.#timeline.clear();
+    this.#variables.clear();
     this.#refresh();
+    this.#refreshVariables();
   }
 
   async #try(job) {
@@ -126,7 +125,7 @@ export class SessionView {
         ["Shared with", members],
         ["Directory", view.workspace_dir],
         ["Made", timeWords(view.created_at)],
-        ["Last active", this.#lastAt && timeWords(this.#lastAt)],
+        ["Last active", timeWords(view.updated_at)],
         ["Records", `№ ${view.floor} to ${view.head}`],
       ]),
     );
@@ -183,7 +182,7 @@ export class SessionView {
   #drawQueue() {
     const said = new Map(this.#lines.all.map(({ id, content }) => [id, content]));
     const rows = this.#view.queue.map((turn) => {
-      const words = said.get(turn.turn_id) || textOf(turn.content) || "…";
+      const words = brief(said.get(turn.turn_id) || textOf(turn.content) || "…");
       const line = el(
         "li",
         {},

@@ -2,6 +2,7 @@
 
 import { el, follower, json } from "../../shared/dom.js";
 import { clockWords, outcomeWords, resolvedWords, textOf, who } from "../../shared/words.js";
+import { Kept } from "./kept.js";
 import { action } from "./parts.js";
 
 const KEPT = 3000; // records
@@ -46,7 +47,7 @@ export function brief(text) {
 
 /** The timeline; `earlier(beforeSeq)` is a promise of `{records, before_seq?}`, the page before. */
 export class Timeline {
-  #records = [];
+  #records = new Kept(KEPT);
   #counts = new Map();
   #hidden;
   #before;
@@ -70,17 +71,16 @@ export class Timeline {
   add(records, before) {
     if (before !== undefined) this.#setBefore(before);
     for (const record of records) {
-      this.#records.push(record);
       this.#count(record, 1);
       if (this.#isShown(record)) this.#list.append(row(record));
     }
-    this.#trim();
+    this.#trim(this.#records.add(records));
     this.#draw();
   }
 
   /** Forget all records. */
   clear() {
-    this.#records = [];
+    this.#records.clear();
     this.#counts.clear();
     this.#chips.replaceChildren();
     this.#list.replaceChildren();
@@ -88,7 +88,7 @@ export class Timeline {
   }
 
   #prepend({ records, before_seq }) {
-    this.#records.unshift(...records);
+    this.#records.prepend(records);
     for (const record of records) this.#count(record, 1);
     this.#setBefore(before_seq);
     this.#rebuild();
@@ -96,7 +96,7 @@ export class Timeline {
 
   #setBefore(before) {
     this.#before = before;
-    this.#more.hidden = before === undefined || this.#records.length >= KEPT;
+    this.#more.hidden = before === undefined || this.#records.isFull;
   }
 
   #count({ event }, by) {
@@ -107,24 +107,23 @@ export class Timeline {
     return !this.#hidden.has(event);
   }
 
-  #trim() {
-    const surplus = this.#records.splice(0, Math.max(0, this.#records.length - KEPT));
+  #trim(surplus) {
     for (const record of surplus) {
       this.#count(record, -1);
       if (this.#isShown(record)) this.#list.firstChild?.remove();
     }
-    if (surplus.length) this.#setBefore(this.#records[0].seq);
+    if (surplus.length) this.#setBefore(this.#records.items[0].seq);
   }
 
   #rebuild() {
-    this.#list.replaceChildren(...this.#records.filter((record) => this.#isShown(record)).map(row));
+    this.#list.replaceChildren(...this.#records.items.filter((record) => this.#isShown(record)).map(row));
     this.#draw();
   }
 
   #draw() {
     for (const [kind, count] of [...this.#counts].sort()) this.#chip(kind, count);
     const shown = this.#list.childElementCount;
-    const total = this.#records.length;
+    const total = this.#records.items.length;
     this.#facts.textContent =
       shown === total ? `${total} records` : `${shown} of ${total} records; the other kinds are hidden`;
     this.#follow();

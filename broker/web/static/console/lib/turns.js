@@ -2,6 +2,8 @@
 
 import { textOf } from "../../shared/words.js";
 
+const ASKS = new Set(["user.message", "turn.edited"]);
+const LONG = 2000; // characters of what was asked; the records have the rest
 const SILENT = new Set(["turn.edited", "turn.stalled", "activity"]); // these tell nothing of the agent being at work
 
 /** One turn, as far as the records that were taken reach. */
@@ -37,8 +39,7 @@ export class TurnLine {
   /** Take one record of this turn. */
   take(record) {
     const at = Date.parse(record.at);
-    if (record.event === "user.message") this.content = textOf(record.data.content);
-    if (record.event === "turn.edited") this.content = textOf(record.data.content);
+    if (ASKS.has(record.event)) this.content = textOf(record.data.content).slice(0, LONG);
     if (record.event === "turn.stalled") this.stalls.push(at);
     if (record.event === "turn.ended") return this.#end(record.data, at);
     const state = this.#next(record);

@@ -5,6 +5,7 @@ import { clockWords, who } from "../../shared/words.js";
 import { countWords, differences } from "./diff.js";
 import { action, choices } from "./parts.js";
 
+const KEPT = 200; // snapshots
 const MARKS = { added: "+", changed: "±", removed: "−" };
 
 /** What is different, as a table: path, before, after; each row says in a word what happened to it. */
@@ -45,12 +46,20 @@ export class Variables {
   /** Ask for them anew. */
   async refresh() {
     const { variables, snapshots, before_seq } = await this.#load();
+    const isJoined = snapshots[0]?.seq <= this.#snapshots.at(-1)?.seq; // else more came than an answer holds
+    if (!isJoined) [this.#snapshots, this.#before] = [[], before_seq];
     const known = new Map([...this.#snapshots, ...snapshots].map((snapshot) => [snapshot.seq, snapshot]));
-    if (!this.#snapshots.length) this.#before = before_seq;
-    this.#snapshots = [...known.values()];
+    this.#snapshots = [...known.values()].slice(-KEPT);
+    if (known.size > KEPT) this.#before = this.#snapshots[0].seq;
     const isEmpty = !Object.keys(variables).length;
     this.#now.replaceChildren(isEmpty ? el("p.hint", {}, "There are no variables now.") : json(variables));
     this.#draw();
+  }
+
+  /** Forget what was: the log has begun anew. */
+  clear() {
+    this.#snapshots = [];
+    this.#open.clear();
   }
 
   async #loadEarlier() {
@@ -61,7 +70,7 @@ export class Variables {
   }
 
   #draw() {
-    this.#more.hidden = this.#before === undefined;
+    this.#more.hidden = this.#before === undefined || this.#snapshots.length >= KEPT;
     this.#drawChoice();
     this.#list.replaceChildren(...this.#snapshots.map((snapshot, i) => this.#row(snapshot, i)).reverse());
   }

@@ -86,7 +86,7 @@ function outcomes({ outcomes: ended, success_rate: share }) {
     el("li", {}, el("span.swatch", { data: { tone }, ariaHidden: "true" }), `${count(number)} ${words}`),
   );
   return [
-    el("p", {}, el("strong", {}, percent(share)), " of its turns were completed"),
+    el("p", {}, el("strong", {}, percent(share)), " of the turns that nobody cancelled were completed"),
     bar,
     el("ul.legend", {}, ...legend),
   ];

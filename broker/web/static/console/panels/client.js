@@ -8,7 +8,7 @@ import { Identity } from "../lib/identity.js";
 import { wordsOf } from "../lib/parts.js";
 import { filled } from "../lib/requests.js";
 import { SavedRequests } from "../lib/saved.js";
-import { Templates } from "../lib/templates.js";
+import { FEW, Templates } from "../lib/templates.js";
 import { Transcript } from "../lib/transcript.js";
 import { card } from "../parts.js";
 
@@ -50,8 +50,13 @@ class Client {
     this.element = this.#build();
   }
 
-  /** Ask which actions there are; without the scope `api` one has to know them. */
+  /** Ask which actions there are; without the scope `api` there are a few. */
   async loadTemplates() {
+    if (!this.#context.me.scopes.includes("api")) {
+      this.#templates.all = FEW;
+      this.#templateNote.textContent = "These are a few. The scope “api” brings all, with what each takes.";
+      return;
+    }
     try {
       const { actions } = await this.#context.api.get("actions", {}, this.#context.signal);
       this.#templates.all = actions;

@@ -2,7 +2,7 @@
 
 import { el } from "../../shared/dom.js";
 import { age, bytes, count } from "../format.js";
-import { announce, confirmed, copyable } from "../parts.js";
+import { announce, confirmed, copyable, named } from "../parts.js";
 import { Table } from "../table.js";
 
 export const title = "Connections";
@@ -11,17 +11,23 @@ const EVERY = 3_000;
 const PAGE = 200;
 const MOST = 1_000; // rows; a browser gets slow with more
 const NAMES = 3; // rooms or sessions that are named in a cell
+const ONE = "Disconnect";
+const ALL = "Disconnect everywhere";
 
 /** Show it. */
 export function show(root, context) {
   const total = el("p.facts-line", { role: "status" });
-  root.append(total);
+  const refused = el("p.refusal", { role: "alert" });
+  root.append(total, refused);
   if (!context.canWrite)
     root.append(el("p.notice", {}, "How many there are takes the scope “api”; who they are, the scope “admin”."));
   let wanted = PAGE;
   const table = new Table({
     label: "Connections",
-    columns: columns(context, () => refresh()),
+    columns: columns(context, (words) => {
+      refused.textContent = words;
+      refresh();
+    }),
     key: (row) => row.connection_id,
     text,
     empty: EMPTY,
@@ -57,7 +63,7 @@ async function read(api, wanted) {
 
 function columns(context, refresh) {
   return [
-    { title: "User", cell: ({ user }) => user ?? "anonymous", sort: ({ user }) => user ?? "" },
+    { title: "User", cell: ({ user }) => named(user ?? "anonymous"), sort: ({ user }) => user ?? "" },
     {
       title: "Connection",
       cell: ({ connection_id: id }) => copyable(id, `…${id.slice(-8)}`),
@@ -73,7 +79,7 @@ function columns(context, refresh) {
       sort: (row) => row.outbox_bytes,
       numeric: true,
     },
-    { title: "Rooms", cell: ({ rooms }) => names(rooms), sort: ({ rooms }) => rooms.length },
+    { title: "Rooms", cell: ({ rooms }) => named(names(rooms)), sort: ({ rooms }) => rooms.length },
     {
       title: "Sessions",
       cell: ({ sessions }) => sessionLinks(sessions, context),
@@ -104,23 +110,35 @@ function text({ user, connection_id: id, address, protocol, rooms, sessions }) {
   return [user ?? "anonymous", id, address, protocol, ...rooms, ...sessions].join(" ");
 }
 
-function disconnectButton({ connection_id: id, user }, context, refresh) {
+function disconnectButton({ connection_id: id, user }, context, done) {
   const isMine = id === context.broker.identity?.connection_id;
   if (isMine) return el("span.facts", {}, "this page");
   const name = user ?? "anonymous";
   const press = async () => {
-    const words = `${name}'s connection ${id} is closed with the code 4510, which says not to come back.`;
-    if (!(await confirmed("Disconnect this client?", words, "Disconnect"))) return;
-    const said = await context.api.delete(`connections/${encodeURIComponent(id)}`).then(
-      () => `${name} was disconnected`,
+    const act = await confirmed("Disconnect this client?", warning(id, user, context.me), ONE, ...(user ? [ALL] : []));
+    if (!act) return;
+    const { api } = context;
+    const asked =
+      act === ALL
+        ? api.post(`users/${encodeURIComponent(user)}/disconnect`)
+        : api.delete(`connections/${encodeURIComponent(id)}`);
+    const refusal = await asked.then(
+      () => "",
       (error) => error.words,
     );
-    announce(said);
-    refresh();
+    if (!refusal) announce(`${name} was disconnected${act === ALL ? " everywhere" : ""}`);
+    done(refusal);
   };
   return el(
     "button.quiet.stop",
     { type: "button", on: { click: press }, ariaLabel: `Disconnect ${name}, ${id.slice(-8)}` },
     "Disconnect",
   );
+}
+
+/** What a press does, to whom. */
+function warning(id, user, me) {
+  const one = `${user ?? "anonymous"}'s connection ${id} is closed with the code 4510, which says not to come back.`;
+  const all = "Everywhere closes all connections of that user, and voids one-time links and what was got with them.";
+  return [one, ...(user ? [all] : []), ...(user && user === me.user ? ["That is you: this page goes with them."] : [])];
 }

@@ -4,6 +4,7 @@ import { timeWords } from "../../shared/words.js";
 import { count } from "../format.js";
 import { link } from "../lib/parts.js";
 import { RoomView } from "../lib/room.js";
+import { named } from "../parts.js";
 import { Table } from "../table.js";
 
 export const title = "Rooms";
@@ -24,7 +25,7 @@ function showAll(root, context) {
   const table = new Table({
     label: "Rooms",
     columns: [
-      { title: "Room", cell: ({ room }) => link(context, "rooms", { room }, room), sort: ({ room }) => room },
+      { title: "Room", cell: ({ room }) => link(context, "rooms", { room }, named(room)), sort: ({ room }) => room },
       { title: "Members", numeric: true, cell: ({ members }) => count(members), sort: ({ members }) => members },
       {
         title: "Events kept up to",

@@ -4,7 +4,7 @@ import { el } from "../../shared/dom.js";
 import { sessionName, timeWords } from "../../shared/words.js";
 import { briefId, link, wordsOf } from "../lib/parts.js";
 import { SessionView } from "../lib/session.js";
-import { badge } from "../parts.js";
+import { badge, named } from "../parts.js";
 import { Table } from "../table.js";
 
 export const title = "Sessions";
@@ -57,18 +57,18 @@ function showAll(root, context) {
 }
 
 function columns(context) {
-  const by = (name) => ({ cell: (session) => session[name] ?? "anonymous", sort: (session) => session[name] });
+  const by = (name) => ({ cell: (session) => named(session[name] ?? "anonymous"), sort: (session) => session[name] });
   return [
     {
       title: "Session",
-      cell: (session) => link(context, "sessions", { session: session.session_id }, sessionName(session)),
+      cell: (session) => link(context, "sessions", { session: session.session_id }, named(sessionName(session))),
       sort: sessionName,
     },
     { title: "Id", cell: ({ session_id }) => el("code", { title: session_id }, briefId(session_id)) },
     { title: "State", cell: stateBadge, sort: ({ state }) => state },
     { title: "Agent", ...by("agent") },
     { title: "Owner", ...by("owner") },
-    { title: "Changed", cell: ({ updated_at }) => timeWords(updated_at), sort: ({ updated_at }) => updated_at },
+    { title: "Last activity", cell: ({ updated_at }) => timeWords(updated_at), sort: ({ updated_at }) => updated_at },
   ];
 }
 
