@@ -1,4 +1,4 @@
-"""A chat beside an application's own pages: `python examples/embedding.py`, then open http://127.0.0.1:8080/chat/."""
+"""A chat beside an application's own pages: `python examples/embedding.py`, then open http://127.0.0.1:8080/broker/chat."""
 
 import sys
 from collections import Counter
@@ -29,7 +29,7 @@ broker.on("connection", count)
 
 app = web.Application()
 app.router.add_get("/", home)
-broker.setup(app, prefix="/chat")
+broker.setup(app, prefix="/broker")
 
 if __name__ == "__main__":
     web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]) if sys.argv[1:] else 8080)

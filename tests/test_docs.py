@@ -339,7 +339,7 @@ async def test_the_application_of_the_readme_holds_a_broker(tmp_path: Path, monk
     names: dict[str, Any] = {}
     exec("\n".join(lines), names)
     async with TestServer(names["app"]) as server, ClientSession() as session:
-        for path in ("/chat/", "/chat/health", "/chat/metrics"):
+        for path in ("/broker/", "/broker/chat", "/broker/client.js", "/broker/health", "/broker/metrics"):
             async with session.get(server.make_url(path)) as answer:
                 assert answer.status == 200, path
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import click
 
 from broker.cli.options import json_option
-from broker.cli.output import FAILED, UNREACHABLE, USAGE, exit_code, fail, show_json
-from broker.cli.talk import in_words
+from broker.cli.output import FAILED, USAGE, exit_code, fail, one_line, show_json
+from broker.cli.talk import INTERRUPTED, in_words, no_broker, not_let_in
 from broker.cli.target import Target, target_options
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ _SPARE: Final = 64
 """Descriptors that a run needs beside its connections."""
 _SENTENCE: Final = "The quick brown fox jumps over the lazy dog. "
 _COUNTS: Final = ("lost", "reordered", "doubled", "reconnects")
+_STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_HTTP: Final = "http_"
+"""What the code of a refused handshake begins with; its status follows."""
 
 
 class _Read(click.ParamType[float]):
@@ -68,13 +71,20 @@ def bench(*, target: Target, seconds: float, size: float, mine: bool, as_json: b
     That is: how long things took, errors, and what was lost, doubled or out of order.
 
     \b
-    echo   Messages are sent back. The next is sent when it is due, answered or not.
+    echo   Messages are sent back. Each is sent when it is due, whether those
+           before it were answered or not.
     turns  Each connection has a session and starts turns in it, one at a time;
            what is counted are the records of its log.
-    rooms  Connections share rooms; each publishes, and all count what they hear.
+    rooms  Connections share rooms; each publishes, one event at a time, and
+           all count what they hear.
 
-    The exit code is 1 if anything was lost, doubled or out of order. Sessions made are deleted; events stay in their
-    rooms for as long as the broker keeps them.
+    Times count from when a message was due by --rate, not from when it could be sent: a broker that holds up the
+    sender does not look faster for it. Where they go one at a time, what is due while one is under way is left out, and
+    told as such: it is in no time.
+
+    The exit code is 1 if anything was lost, doubled or out of order. Ctrl-C ends it early, with its report; a second
+    one does not wait for what is missing. Sessions made are deleted; events stay in their rooms for as long as the
+    broker keeps them.
     """  # noqa: D301 - click's mark for lines that stay as they are
     if not mine and not _is_near(target.url):
         fail(f"{target.url} is not on this machine; nothing was sent.", USAGE, "If it is yours: --this-broker-is-mine")
@@ -123,26 +133,33 @@ def _measure(plan: "Plan", progress: "Progress") -> dict[str, Any]:
         with asyncio.Runner(loop_factory=_fastest_loop()) as runner:
             return runner.run(_until_stopped(Run(plan, progress)))
     except NoneConnectedError as e:
-        refused = e.code != "not_reachable"
-        fail(
-            f"{plan.target.url} {f'refuses the first connection: {e}' if refused else f'cannot be reached: {e}'}.",
-            (exit_code(e.code) if refused else UNREACHABLE),
-        )
+        code = getattr(e.why, "code", None)
+        if code is None:
+            no_broker(plan.target, e.why)
+        if code.startswith(_HTTP):
+            status = int(code.removeprefix(_HTTP))
+            not_let_in(plan.target, status, f"it answers with HTTP {status}.")
+        fail(f"{plan.target.url} refuses the first connection: {code}.", exit_code(code))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        fail("Stopped in the middle; what it has made may be left at the broker.", INTERRUPTED)
 
 
 async def _until_stopped(run: "Run") -> dict[str, Any]:
-    """End the run early at Ctrl-C, and report what there is; a second one ends it at once."""
+    """End the run early when told to, and report what there is; a third time is no time for anything."""
     loop = asyncio.get_running_loop()
+    work = loop.create_task(run.run(), name="bench")
 
     def stop() -> None:
-        loop.remove_signal_handler(signal.SIGINT)
-        run.stopped.set()
+        if not run.stop():
+            work.cancel()
 
-    loop.add_signal_handler(signal.SIGINT, stop)
+    for how in _STOPS:
+        loop.add_signal_handler(how, stop)
     try:
-        return await run.run()
+        return await work
     finally:
-        loop.remove_signal_handler(signal.SIGINT)
+        for how in _STOPS:
+            loop.remove_signal_handler(how)
 
 
 def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -192,15 +209,21 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _counts(report: dict[str, Any]) -> Iterator[str]:
+    from broker.cli.benchmark.parts import TITLE  # noqa: PLC0415
+
     yield f"{'sent':<14}{report['sent']:>10}   of {report['due']} due; {report['sent_per_second']:g}/s"
+    if report["left_out"]:
+        yield f"{'left out':<14}{report['left_out']:>10}   due while the one before was under way"
     yield f"{'answered':<14}{report['answered']:>10}"
     for name in _COUNTS:
         line = f"{name:<14}{report[name]:>10}"
         yield click.style(line, fg="red") if report[name] and name != "reconnects" else line
     for name in ("errors", "outcomes"):
         if name in report:
-            said = ", ".join(f"{code} {count}" for code, count in sorted(report[name].items()))
+            said = ", ".join(f"{one_line(code)} {count}" for code, count in sorted(report[name].items()))
             yield f"{name:<14}{sum(report[name].values()):>10}   {said}".rstrip()
+    if report["left_behind"]:
+        yield click.style(f"{'left behind':<14}{report['left_behind']:>10}   sessions named “{TITLE}”", fg="red")
     busy = report["client_cpu"]
     yield f"{'this program':<14}{busy:>10.0%}   of a core"
     if busy > 0.8:  # noqa: PLR2004 - above it, what is measured is ourselves

@@ -9,11 +9,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from broker.cli.talk import age_in_words, in_words, printable, size_in_words
+from broker.cli.output import one_line
+from broker.cli.talk import age_in_words, in_words, size_in_words
 
 __all__ = ["Seen", "board", "sparkline"]
 
 _BARS: Final = "▁▂▃▄▅▆▇█"
+_LONGEST: Final = 500
+"""Characters of a text that are looked at: more than a screen is wide."""
 _FRAME: Final = 3
 """Rows of a table beside those of its data: its title, its head and the empty one above."""
 _STATES: Final = {"ready": "green", "busy": "yellow", "down": "red", "idle": "dim"}
@@ -83,7 +86,7 @@ def _head(seen: Seen) -> Text:
     head.append(f"actor-broker {now['version']}", "bold")
     head.append(f"  {seen.url}  up {age_in_words(now['uptime'])}")
     if trouble := seen.trouble or now["trouble"]:
-        head.append(f"  {printable(trouble)}", "bold red")
+        head.append(f"  {one_line(trouble)}", "bold red")
     return head
 
 
@@ -171,7 +174,7 @@ def _table(title: str, rows: list[dict[str, Any]], all_rows: int, columns: Seque
 
 
 def _text(name: str) -> Callable[[dict[str, Any]], str | Text]:
-    return lambda row: Text(printable(str(row.get(name) or "-")))
+    return lambda row: Text(one_line(str(row.get(name) or "")[:_LONGEST]) or "-")
 
 
 def _state(row: dict[str, Any]) -> Text:
@@ -195,7 +198,7 @@ def _first_token(row: dict[str, Any]) -> str:
 
 def _error(row: dict[str, Any]) -> Text:
     error = row["last_error"]
-    return Text("" if error is None else printable(error["message"]), "red")
+    return Text("" if error is None else one_line(error["message"][:_LONGEST]), "red")
 
 
 def _since(name: str) -> Callable[[dict[str, Any]], str | Text]:

@@ -9,7 +9,7 @@ import click
 
 from broker.cli.options import json_option
 from broker.cli.output import FAILED, USAGE, fail
-from broker.cli.talk import INTERRUPTED, talk
+from broker.cli.talk import INTERRUPTED, read_input, sound, talk
 from broker.cli.target import Target, target_options
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def chat(*, target: Target, text: str | None, as_json: bool, **wanted: Any) -> N
     if wanted["agent"] and wanted["session"]:
         fail("A session has its agent: say --agent or --session, not both.", USAGE)
     if text is None and not sys.stdin.isatty():
-        text = sys.stdin.read(_LONGEST)
-    if text is not None and not text.strip():
+        text = read_input(_LONGEST)
+    if text is not None and not sound(text).strip():
         fail("There is nothing to say: the message is empty.", USAGE)
     if text is None and (as_json or not sys.stdout.isatty()):
         fail("Say what to send, as in: broker chat TEXT. Without it, this needs a terminal.", USAGE)

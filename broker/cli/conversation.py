@@ -232,6 +232,7 @@ class Conversation:
             self.leave()
         else:
             self._stopping = True
+            self.screen.note("Ctrl-C again leaves.")
             self._cancelling = spawn(self._cancel(), name="cancel")
 
     def leave(self) -> None:

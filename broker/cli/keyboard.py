@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from broker.cli.talk import printable
+from broker.cli.output import printable
 
 __all__ = ["Keyboard"]
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import click
 
-from broker.cli.talk import printable
+from broker.cli.output import one_line, printable
 
 __all__ = ["Screen", "text_of"]
 
@@ -29,6 +29,11 @@ def text_of(content: Any) -> str:
     blocks = content if isinstance(content, list) else []
     shown = [block for block in blocks if isinstance(block, dict)]
     return printable("".join(str(block.get("text", f"[{block.get('type')}]")) for block in shown))
+
+
+def _title(said: Any) -> str:
+    """Return what an agent calls something, on one line, so that it cannot pass for what stands around it."""
+    return one_line(str(said)[:_TITLE])
 
 
 class Screen:
@@ -104,7 +109,7 @@ class Screen:
     def message(self, who: str, text: str) -> None:
         """Show what somebody said."""
         self._clear()
-        click.secho(f"{printable(who)}: ", nl=False, bold=True, err=self._alone)
+        click.secho(f"{_title(who)}: ", nl=False, bold=True, err=self._alone)
         click.echo(text, err=self._alone)
 
     def _user_message(self, data: dict[str, Any]) -> None:
@@ -118,19 +123,19 @@ class Screen:
     def _completed(self, data: dict[str, Any]) -> None:
         if data.get("message_id") not in self._written:
             self._write("message", text_of(data.get("content")))
-        if self._kind == "message" and not self._alone:
+        if self._kind == "message":
             self._clear()
 
     def _replaced(self, data: dict[str, Any]) -> None:
         self._written.add(data.get("message_id"))
-        self.note("The agent takes that back, and says instead:")
+        self.note("The agent takes that back, and says instead:", fg="yellow")
         self._write("thought" if data.get("thought") else "message", text_of(data.get("content")))
 
     def _thought(self, data: dict[str, Any]) -> None:
         self._write("thought", printable(str(data.get("text", ""))))
 
     def _tool(self, data: dict[str, Any]) -> None:
-        title = str(data.get("title") or data.get("kind") or "a tool")[:_TITLE]
+        title = _title(data.get("title") or data.get("kind") or "a tool")
         self._tools[data.get("tool_id")] = title
         self.note(f"[{title}]")
 
@@ -143,16 +148,16 @@ class Screen:
         entries = [entry for entry in data.get("entries") or [] if isinstance(entry, dict)]
         for entry in entries:
             mark = {"completed": "x", "in_progress": ">"}.get(str(entry.get("status")), " ")
-            self.note(f"  [{mark}] {str(entry.get('content', ''))[:_TITLE]}")
+            self.note(f"  [{mark}] {_title(entry.get('content', ''))}")
 
     def _requested(self, data: dict[str, Any]) -> None:
-        self.note(f"The agent asks: {data.get('title') or 'may it go on?'}", fg="yellow")
+        self.note(f"The agent asks: {_title(data.get('title') or 'may it go on?')}", fg="yellow")
         for number, option in enumerate(data.get("options") or [], 1):
-            self.note(f"  {number}  {option.get('name') or option['option_id']}", fg="yellow")
+            self.note(f"  {number}  {_title(option.get('name') or option['option_id'])}", fg="yellow")
 
     def _resolved(self, data: dict[str, Any]) -> None:
-        by = f" by {data['resolved_by']}" if data.get("resolved_by") else ""
-        chosen = f": {data['option_id']}" if data.get("option_id") else ""
+        by = f" by {_title(data['resolved_by'])}" if data.get("resolved_by") else ""
+        chosen = f": {_title(data['option_id'])}" if data.get("option_id") else ""
         self.note(f"The question is {data.get('outcome', 'answered').replace('selected', 'answered')}{by}{chosen}.")
 
     def _queued(self, data: dict[str, Any]) -> None:
@@ -169,7 +174,7 @@ class Screen:
     def _agent(self, data: dict[str, Any]) -> None:
         if data.get("state") in {"restarting", "gone"}:
             reason = f": {data['reason']}" if data.get("reason") else ""
-            self.note(f"The agent is {data['state']}{reason}."[:_TITLE])
+            self.note(_title(f"The agent is {data['state']}{reason}."))
 
     def _ended(self, data: dict[str, Any]) -> None:
         self._written.clear()
@@ -179,8 +184,11 @@ class Screen:
             error = data.get("error") or {}
             reason = error.get("message") or data.get("reason")
             outcome = _OUTCOMES.get(str(data.get("outcome")), f"ended {data.get('outcome')}")
-            more = (reason or "").removeprefix("cancelled").removeprefix("; ")
-            self.note(f"The turn {outcome}{f': {more}' if more else '.'}"[:_TITLE], fg="red")
+            if reason and reason.startswith("cancelled"):
+                said = f"was {reason.removesuffix('.')}."
+            else:
+                said = f"{outcome}: {reason}" if reason else f"{outcome}."
+            self.note(f"The turn {_title(said)}", fg="red")
         elif data.get("empty"):
             self.note("The agent ended without saying anything.", fg="yellow")
 

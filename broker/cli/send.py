@@ -1,15 +1,16 @@
 """The command that sends one thing: to a session's agent, a room, users, connections or everybody; or any request."""
 
-import json
-import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from broker.cli.options import json_option
 from broker.cli.output import FAILED, USAGE, fail, show_json, show_line
-from broker.cli.talk import printable, talk
+from broker.cli.talk import read_input, sound, talk
 from broker.cli.target import Target, target_options
+
+if TYPE_CHECKING:
+    from broker.client import SentTurn
 
 __all__ = ["send"]
 
@@ -47,10 +48,11 @@ def send(*, target: Target, data: str | None, as_text: bool, as_json: bool, **wa
     --wait the exit code is 1 for a turn that did not complete.
     """  # noqa: D301 - click's mark for lines that stay as they are
     _check(wanted)
-    said = sys.stdin.read(_LONGEST) if data == "-" else data
+    said = read_input(_LONGEST) if data == "-" else data
+    sound(said or "")
     if wanted["session"] is not None:
         if not said:
-            fail("There is nothing to say: TEXT is missing.", USAGE)
+            fail("There is nothing to say: DATA is missing.", USAGE)
         talk(target, _turn(target, said, wanted, as_json=as_json))
         return
     value = said if as_text else _value(said)
@@ -79,9 +81,11 @@ def _value(said: str | None) -> Any:
     """Return what DATA means: JSON if it can be read so, else text; None for none."""
     if said is None:
         return None
+    import msgspec  # noqa: PLC0415 - takes what the broker takes as JSON, and no NaN or half a character
+
     try:
-        return json.loads(said)
-    except ValueError:
+        return msgspec.json.decode(said)
+    except (msgspec.DecodeError, RecursionError):
         return said
 
 
@@ -110,26 +114,33 @@ async def _ask(target: Target, action: str, payload: Any) -> Any:
 
 
 async def _turn(target: Target, text: str, wanted: dict[str, Any], *, as_json: bool) -> None:
-    """Start a turn; with `--wait` print its answer as it comes."""
+    """Start a turn; with `--wait` print its answer as it comes, and exit with 1 if it was not completed."""
     from broker.client import connect  # noqa: PLC0415
 
     async with connect(target.url, token=target.token) as broker:
         session = broker.session(wanted["session"])
         turn = await session.send(text, client_msg_id=wanted["message_id"])
-        answer = {"turn_id": turn.id, "seq": turn.seq, "status": turn.status, "duplicate": turn.duplicate}
-        if not wanted["wait"]:
-            if as_json:
-                show_json(answer)
-            else:
-                click.echo(f"Accepted as turn {turn.id}, number {turn.seq}: {turn.status}.")
-            return
+        if wanted["wait"]:
+            outcome = await _shown(turn, as_json=as_json)
+            if outcome != "completed":
+                raise click.exceptions.Exit(FAILED)
+        elif as_json:
+            show_json({"turn_id": turn.id, "seq": turn.seq, "status": turn.status, "duplicate": turn.duplicate})
+        else:
+            click.echo(f"Accepted as turn {turn.id}, number {turn.seq}: {turn.status}.")
+
+
+async def _shown(turn: "SentTurn", *, as_json: bool) -> str:
+    """Show a turn's records until its end, and return its outcome."""
+    from broker.cli.screen import Screen  # noqa: PLC0415
+
+    screen = Screen(lambda _: True, alone=True)
+    try:
         async for record in turn:
             if as_json:
                 show_line({"event": record.event, "seq": record.seq, "turn_id": record.turn_id, "data": record.data})
-            elif record.event == "message.delta":
-                click.echo(printable(record.data["text"]), nl=False)
-        ended = await turn
-    if not as_json:
-        click.echo()
-    if ended.outcome != "completed":
-        fail(f"The turn {turn.id} ended {ended.outcome}: {ended.data.get('reason', 'no reason given')}.", FAILED)
+            elif isinstance(record.data, dict):
+                screen.show(record.event, record.data)
+    finally:
+        screen.finish()
+    return (await turn).outcome

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from broker.cli.options import json_option
-from broker.cli.output import USAGE, fail, show_line
-from broker.cli.talk import printable, size_in_words, talk
+from broker.cli.output import USAGE, fail, one_line, show_line
+from broker.cli.talk import size_in_words, talk
 from broker.cli.target import Target, target_options
 
 if TYPE_CHECKING:
@@ -194,6 +194,8 @@ class _Lines:
 
     def show(self, item: dict[str, Any]) -> None:
         """Write one, as far as it fits."""
+        from rich.cells import cell_len  # noqa: PLC0415
+
         width = shutil.get_terminal_size((200, 24)).columns
         at = datetime.fromisoformat(item["at"]).astimezone()
         when = f"{at:%H:%M:%S}.{at.microsecond // 1000:03} "
@@ -202,7 +204,7 @@ class _Lines:
         said = f"{item['user']}: " if item.get("user") else ""
         if "data" in item:
             said += json.dumps(_news(item["data"]), ensure_ascii=False, separators=(",", ":"))
-        shown = _cut(printable(said), max(width - len(when + kind + rest), _NARROWEST))
+        shown = _cut(said, max(width - cell_len(when + kind + rest), _NARROWEST))
         click.echo(f"{when}{click.style(kind, fg=_COLOURS.get(item['what']))}{rest}{shown}".rstrip())
 
 
@@ -210,7 +212,7 @@ def _columns(item: dict[str, Any], *, wide: bool) -> str:
     name, where = (20, 13) if wide else (17, 9)
     about = item.get("session_id") or item.get("room") or item.get("connection_id") or ""
     number = f"#{item['seq']}" if "seq" in item else size_in_words(item.get("size")) if "size" in item else ""
-    return printable(f"{_cut(item['name'], name):<{name}} {_short(about, where):<{where}} {number:>8} ")
+    return f"{_fit(item['name'], name)} {_fit(_short(about, where), where)} {number:>8} "
 
 
 def _news(data: Any) -> Any:
@@ -219,7 +221,17 @@ def _news(data: Any) -> Any:
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    """Return as much of what somebody said as fits into so many columns, of which a character may take two."""
+    from rich.cells import cell_len, set_cell_size  # noqa: PLC0415
+
+    shown = one_line(text[: 8 * most])
+    return shown if cell_len(shown) <= most else f"{set_cell_size(shown, most - 1)}…"
+
+
+def _fit(text: str, columns: int) -> str:
+    from rich.cells import set_cell_size  # noqa: PLC0415
+
+    return set_cell_size(_cut(text, columns), columns)
 
 
 def _short(some_id: str, most: int) -> str:

@@ -2,21 +2,33 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import Coroutine
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
-from broker.cli.output import NOT_ALLOWED, UNREACHABLE, exit_code, fail
+from broker.cli.output import NOT_ALLOWED, UNREACHABLE, USAGE, exit_code, fail
 from broker.cli.target import Target
 
-__all__ = ["INTERRUPTED", "age_in_words", "in_words", "no_broker", "read_input", "size_in_words", "sound", "talk"]
+__all__ = [
+    "INTERRUPTED",
+    "age_in_words",
+    "in_words",
+    "no_broker",
+    "not_let_in",
+    "read_input",
+    "size_in_words",
+    "sound",
+    "talk",
+]
 
 T = TypeVar("T")
 
 INTERRUPTED: Final = 130
 """Ended by Ctrl-C before it was done; as shells say it."""
 
+_NO_TEXT: Final = "That is no text in UTF-8; nothing was sent."
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _REFUSED: Final = {401: "unauthenticated", 403: "forbidden", 4500: "unauthenticated", 4503: "forbidden"}
 _WHERE: Final = "Start a broker there, or say where it is: --url, or BROKER_URL."
@@ -38,9 +50,7 @@ def talk(target: Target, work: Coroutine[Any, Any, T], scopes: str = "", *, leav
     try:
         return asyncio.run(work)
     except Refused as e:
-        named = _REFUSED.get(e.code)
-        code = UNREACHABLE if named is None else exit_code(named)
-        fail(f"{target.url} does not let us in: {e}", code, None if named is None else _TOKEN_HINT)
+        not_let_in(target, e.code, str(e))
     except Disconnected as e:
         fail(e.message, UNREACHABLE, _WHERE)
     except BrokerError as e:
@@ -50,11 +60,53 @@ def talk(target: Target, work: Coroutine[Any, Any, T], scopes: str = "", *, leav
     except BrokenPipeError:
         raise  # who read what is printed has had enough
     except OSError as e:
-        fail(f"{target.url} cannot be reached: {e}", UNREACHABLE, _WHERE)
+        no_broker(target, e)
     except KeyboardInterrupt:
         if leaves:
             raise click.exceptions.Exit(0) from None
         fail("Stopped.", INTERRUPTED)
+
+
+def no_broker(target: Target, error: Exception) -> NoReturn:
+    """Say that nobody listens at the address, and why, and exit."""
+    from broker.client.errors import reason_of  # noqa: PLC0415
+
+    fail(f"There is no broker at {target.url}: {reason_of(error)}.", UNREACHABLE, _WHERE)
+
+
+def not_let_in(target: Target, code: int, reason: str) -> NoReturn:
+    """Say that the broker will not have this program, by a close code or an HTTP status, and exit."""
+    named = _REFUSED.get(code)
+    status = UNREACHABLE if named is None else exit_code(named)
+    fail(f"{target.url} does not let us in: {reason}", status, None if named is None else _TOKEN_HINT)
+
+
+# -- what is said ------------------------------------------------------------------------------------
+
+
+def read_input(longest: int) -> str:
+    """Return what comes through standard input, or say that it is more than `longest` characters, and exit."""
+    try:
+        text = sys.stdin.read(longest + 1)
+    except KeyboardInterrupt:
+        fail("Stopped.", INTERRUPTED)
+    except UnicodeDecodeError:
+        fail(_NO_TEXT, USAGE)
+    if len(text) > longest:
+        fail(f"Standard input holds more than {longest} characters; nothing was sent.", USAGE)
+    return text
+
+
+def sound(text: str) -> str:
+    """Return text that can be sent; say that it is none in UTF-8, and exit, if it cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        fail(_NO_TEXT, USAGE)
+    return text
+
+
+# -- figures -----------------------------------------------------------------------------------------
 
 
 def in_words(seconds: float | None) -> str:

@@ -28,6 +28,8 @@ __all__ = ["top"]
 
 _ROWS: Final = 50
 """Sessions and connections that are asked for: more than a screen has lines."""
+_PATIENCE: Final = 5.0
+"""Seconds until somebody who looks is told that no answer comes."""
 _LEAVE: Final = (b"q", b"Q", b"\x03", b"\x04")
 """Keys that leave: q, Ctrl-C and Ctrl-D."""
 
@@ -101,19 +103,33 @@ async def _watch(api: "Api", seen: "Seen", interval: float) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415
 
-    from broker.client.errors import BrokerError  # noqa: PLC0415
-
     console = Console(highlight=False)
     screen = _Screen()
-    with screen.attended(), Live(console=console, screen=True, auto_refresh=False) as shown:
-        while not screen.left:
-            shown.update(_drawn(console, seen), refresh=True)
-            if await screen.disturbed(interval):
-                continue
-            try:
-                seen = await _look(api, seen.url)
-            except (BrokerError, OSError) as e:
-                seen = attrs.evolve(seen, trouble=f"no answer, trying again: {e}")
+    coming = asyncio.ensure_future(_next(api, seen, interval))
+    try:
+        with screen.attended(), Live(console=console, screen=True, auto_refresh=False) as shown:
+            while not screen.left:
+                shown.update(_drawn(console, seen), refresh=True)
+                if not await screen.disturbed(coming):
+                    seen = coming.result()
+                    coming = asyncio.ensure_future(_next(api, seen, interval))
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+
+
+async def _next(api: "Api", seen: "Seen", interval: float) -> "Seen":
+    """Return the next look; if there is none in time, the last one with a word of that."""
+    from broker.client.errors import BrokerError  # noqa: PLC0415
+
+    await asyncio.sleep(interval)
+    try:
+        async with asyncio.timeout(max(interval, _PATIENCE)):
+            return await _look(api, seen.url)
+    except TimeoutError:
+        return attrs.evolve(seen, trouble="no answer, trying again")
+    except (BrokerError, OSError) as e:
+        return attrs.evolve(seen, trouble=f"no answer, trying again: {e}")
 
 
 def _drawn(console: "Console", seen: "Seen") -> Any:
@@ -148,15 +164,15 @@ class _Screen:
                 loop.remove_reader(keys)
                 termios.tcsetattr(keys, termios.TCSADRAIN, before)
 
-    async def disturbed(self, seconds: float) -> bool:
-        """Wait that long; return whether a key or another size came first, so that it is to be drawn again."""
+    async def disturbed(self, coming: "asyncio.Future[Any]") -> bool:
+        """Wait for what is coming; return whether a key or another size came first, so that it is to be drawn again."""
+        waiting = asyncio.ensure_future(self._disturbed.wait())
         try:
-            async with asyncio.timeout(seconds):
-                await self._disturbed.wait()
-        except TimeoutError:
-            return False
+            await asyncio.wait([coming, waiting], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
         self._disturbed.clear()
-        return True
+        return not coming.done()
 
     def _press(self, keys: int) -> None:
         said = os.read(keys, 64)

@@ -7,8 +7,8 @@ from urllib.parse import quote
 import click
 
 from broker.cli.options import json_option
-from broker.cli.output import FAILED, fail, show_json
-from broker.cli.talk import in_words, printable, talk
+from broker.cli.output import FAILED, fail, one_line, show_json
+from broker.cli.talk import in_words, talk
 from broker.cli.target import Target, target_options
 
 __all__ = ["trace"]
@@ -31,7 +31,7 @@ def trace(some_id: str, *, target: Target, as_json: bool) -> None:
     """
     found = talk(target, _ask(target, some_id), "the scope api")
     if found is None:
-        fail(f"Nothing is known of {printable(some_id)}.", FAILED, "Traces are in memory: the newest 5,000 turns.")
+        fail(f"Nothing is known of {one_line(some_id)}.", FAILED, "Traces are in memory: the newest 5,000 turns.")
     if as_json:
         show_json(found)
         return
@@ -53,7 +53,7 @@ async def _ask(target: Target, some_id: str) -> dict[str, Any] | None:
 
 def _lines(found: dict[str, Any]) -> list[str]:
     names = [("turn", "turn_id"), ("session", "session_id"), ("message", "client_msg_id")]
-    lines = [f"{title:<8} {printable(str(found[key]))}" for title, key in names if found.get(key)]
+    lines = [f"{title:<8} {one_line(str(found[key]))}" for title, key in names if found.get(key)]
     lines.append("")
     before: datetime | None = None
     for step in found["steps"]:
@@ -72,9 +72,9 @@ def _line(step: dict[str, Any], at: datetime, delta: str) -> str:
         f"{what:<22}" if step.get("reason") else what,
         fg="red" if what in _BAD else "green" if what == "ended" else None,
     )
-    reason = f"  {printable(step['reason'])}" if step.get("reason") else ""
+    reason = f"  {one_line(step['reason'])}" if step.get("reason") else ""
     when = f"{at.astimezone():%H:%M:%S}.{at.microsecond // 1000:03}"
-    return f"{when} {delta:>12}  {printable(step['where']):<10} {styled}{reason}".rstrip()
+    return f"{when} {delta:>12}  {one_line(step['where']):<10} {styled}{reason}".rstrip()
 
 
 def _span(milliseconds: int) -> str:
@@ -86,5 +86,5 @@ def _verdict(found: dict[str, Any]) -> str:
     if stopped is None:
         return "Nothing was noted."
     over = "It is over" if found["ended"] else "It is not over; the last that was done"
-    reason = f": {printable(stopped['reason'])}" if stopped.get("reason") else "."
+    reason = f": {one_line(stopped['reason'])}" if stopped.get("reason") else "."
     return f"{over}: {stopped['what']}, by the {stopped['where']}{reason}"

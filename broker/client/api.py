@@ -9,7 +9,7 @@ import msgspec
 from aiohttp import ClientError, ClientOSError, ClientResponse, ClientSession, ClientTimeout, ServerDisconnectedError
 from yarl import URL
 
-from broker.client.errors import BrokerError, Disconnected, TimedOut, error_of
+from broker.client.errors import BrokerError, Disconnected, TimedOut, error_of, reason_of
 from broker.client.tokens import GetToken, Tokens
 from broker.ids import new_id
 
@@ -135,8 +135,7 @@ class Api:
         except TimeoutError:
             raise TimedOut("timeout", f"No answer came within {self._timeout.total:g} s.") from None
         except (ClientError, OSError) as e:
-            reason = getattr(e, "strerror", None) or type(e).__name__  # not its text, which may hold headers
-            raise Disconnected(f"There is no broker at {self._base.removesuffix(PREFIX)}: {reason}.") from None
+            raise Disconnected(f"There is no broker at {self._base.removesuffix(PREFIX)}: {reason_of(e)}.") from None
 
     async def _once(
         self, session: ClientSession, method: str, url: URL, data: bytes | None, headers: dict[str, str]
@@ -149,11 +148,12 @@ def _read(answer: ClientResponse, body: bytes) -> Any:
     try:
         said = msgspec.json.decode(body) if body else None
     except msgspec.DecodeError:
-        said = None
-    if answer.status in _GOOD:
-        return said
-    if isinstance(said, dict) and isinstance(said.get("code"), str):
-        raise error_of(said)
+        pass
+    else:
+        if answer.status in _GOOD:
+            return said
+        if isinstance(said, dict) and isinstance(said.get("code"), str):
+            raise error_of(said)
     raise BrokerError("internal", f"What is there answers with HTTP {answer.status}, and not as a broker does.")
 
 

@@ -1,6 +1,7 @@
 """How a client asks: once, within a time; or again over the next link, if one breaks before the answer."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -11,6 +12,8 @@ from broker.client.errors import BrokerError, Disconnected, RateLimited, TimedOu
 from broker.client.line import ClientLink
 
 __all__ = ["Caller"]
+
+log = logging.getLogger("broker.client")
 
 LONGEST_PAUSE: Final = 20.0
 """Seconds until what was refused for now is asked again, at most."""
@@ -26,7 +29,7 @@ class Caller:
 
     def __init__(self, link: ClientLink, timeout: float) -> None:
         self.link = link
-        self._timeout = timeout
+        self.timeout = timeout
 
     async def once(
         self, action: str, payload: Any, landed: Landed | None = None, *, within: float | None = None
@@ -75,15 +78,16 @@ class Caller:
         backoff = Backoff(longest=LONGEST_PAUSE)
         while True:
             try:
-                return await self.again(action, payload, landed, within=self._timeout)
+                return await self.again(action, payload, landed, within=self.timeout)
             except Disconnected:
                 continue
             except (RateLimited, TimedOut, Unavailable) as e:
+                log.info("%s is not done for now: %s", action, e.words)
                 await asyncio.sleep(backoff.pause() if e.retry_after is None else min(e.retry_after, LONGEST_PAUSE))
 
     @asynccontextmanager
     async def _limited(self, seconds: float | None) -> AsyncIterator[None]:
-        within = self._timeout if seconds is None else seconds
+        within = self.timeout if seconds is None else seconds
         try:
             async with asyncio.timeout(within):
                 yield

@@ -10,7 +10,7 @@ from broker.client.backoff import Backoff
 from broker.client.caller import Caller
 from broker.client.dial import Dial, socket_of
 from broker.client.errors import BrokerError, Closed, Conflict, Refused
-from broker.client.hub import Hub, OnState
+from broker.client.hub import Hub
 from broker.client.inbox import Inbox
 from broker.client.line import ClientLink
 from broker.client.rooms import Room
@@ -37,7 +37,6 @@ def connect(
     timeout: float = TIMEOUT,
     heartbeat: float = HEARTBEAT,
     pauses: tuple[float, float] = PAUSES,
-    on_state: OnState | None = None,
 ) -> "Connection":
     """Connect to a broker, for as long as the `async with` block runs.
 
@@ -62,7 +61,6 @@ def connect(
 
         pauses: before it tries again it waits anything up to the first of these, in seconds; the bound doubles with
             each failure, up to the second.
-        on_state: called with each `State` that the connection enters.
 
     Raises:
         ValueError: `url` is no address of a broker.
@@ -71,7 +69,7 @@ def connect(
         Disconnected: nobody is there.
         Refused: the broker will not have us.
     """
-    tokens, hub = Tokens(token), Hub(on_state)
+    tokens, hub = Tokens(token), Hub()
     dial = Dial(socket_of(url), tokens, SUBPROTOCOL, FRAME_LIMIT, heartbeat)
     return Connection(ClientLink(dial, tokens, hub, patience, Backoff(*pauses)), hub, timeout)
 
@@ -92,7 +90,6 @@ class Connection:
         if self._keeping is not None:
             raise RuntimeError("a connection is entered once")
         loop = asyncio.get_running_loop()
-        self._hub.begin()
         self._keeping = loop.create_task(self._link.keep(), name="broker connection")
         self._keeping.add_done_callback(self._over)
         ready = loop.create_task(self._link.ready())
@@ -210,7 +207,7 @@ class Connection:
             events: the names of those that one wants; all if left out.
 
         Raises:
-            BrokerError: one may not.
+            BrokerError: one may not; or not by now: `TimedOut`.
             Refused: the broker will not have us any more.
         """
         if (before := self._hub.rooms.get(room)) is not None:
@@ -219,7 +216,7 @@ class Connection:
         joined = Room(self._caller, room, after_seq=after_seq, epoch=epoch, events=events, on_left=forget)
         self._hub.rooms[room] = joined
         try:
-            await joined.enter()
+            await joined.enter(within=self._caller.timeout)
         except BaseException:
             joined.drop()
             raise
@@ -230,7 +227,7 @@ class Connection:
         return self._hub.listen(self._hub.notes)
 
     def states(self) -> Inbox[State]:
-        """Iterate over the states that the connection enters from now on."""
+        """Iterate over the states that the connection enters from now on, also before the block is entered."""
         return self._hub.listen(self._hub.watchers)
 
     async def _make(self, payload: dict[str, Any], *, again: bool) -> dict[str, Any] | None:

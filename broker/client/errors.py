@@ -2,6 +2,8 @@
 
 # ruff: noqa: N818 - `except NotFound` reads as what happened
 
+import errno
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -25,6 +27,7 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "error_of",
+    "reason_of",
 ]
 
 
@@ -196,6 +199,17 @@ def error_of(data: Any) -> BrokerError:
         hint=_text(said.get("hint")),
         field=_text(said.get("field")),
     )
+
+
+def reason_of(error: Exception) -> str:
+    """Return why nobody answers, in the system's words; not those of an error that may hold headers."""
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number in errno.errorcode:
+        return os.strerror(number)
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    said = getattr(error, "strerror", None) or (str(error) if isinstance(error, OSError) else "")
+    return said or type(error).__name__
 
 
 def _text(value: Any) -> str | None:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from typing import Final, Generic, TypeVar
 
 from broker.client.caller import Caller
-from broker.client.errors import BrokerError, Closed, Refused
+from broker.client.errors import BrokerError, Closed, Refused, TimedOut
 from broker.client.reader import Reader
 
 __all__ = ["Followed"]
@@ -55,21 +55,25 @@ class Followed(ABC, Generic[T]):
 
     # -- for who reads ----------------------------------------------------------------------------------
 
-    async def enter(self, *, afresh: bool = False) -> None:
+    async def enter(self, *, afresh: bool = False, within: float | None = None) -> None:
         """See that the log is followed: now, and from now on after each reconnect.
 
         Args:
             afresh: whether to enter it once more, from where it is, to learn how it stands.
+            within: seconds to wait for that; None for as long as it takes. It goes on either way.
 
         Raises:
             BrokerError: it cannot be, says the broker.
+            TimedOut: not by now.
             Refused: there is no connection any more.
         """
         if afresh:
             self._inside = False
         if not self._inside:
             entering = self.follow()
-            await asyncio.wait({entering})
+            await asyncio.wait({entering}, timeout=within)
+            if not entering.done():
+                raise TimedOut("timeout", f"{self.name} could not be followed within {within:g} s.")
             if entering.cancelled():
                 raise self._why
             entering.result()
@@ -136,7 +140,7 @@ class Followed(ABC, Generic[T]):
 
     def follow(self) -> "asyncio.Task[None]":
         """Begin to follow, if that has not begun; the task ends when it is followed, or raises."""
-        if self._entering is None:
+        if self._entering is None or self._entering.done():
             self._wanted = True
             self._entering = asyncio.get_running_loop().create_task(self._enter(), name=f"enter {self.name}")
             self._entering.add_done_callback(self._done)
@@ -147,7 +151,8 @@ class Followed(ABC, Generic[T]):
             await self._ask()
 
     def _done(self, entering: "asyncio.Task[None]") -> None:
-        self._entering = None
+        if self._entering is entering:
+            self._entering = None
         if not entering.cancelled() and (error := entering.exception()) is not None:
             if not isinstance(error, BrokerError | Refused):
                 log.error("could not follow %s", self.name, exc_info=error)

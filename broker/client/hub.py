@@ -1,9 +1,7 @@
 """Who is told what the broker says: sessions, rooms, and whoever listens to the rest (PROTOCOL section 2)."""
 
 import asyncio
-import logging
 import weakref
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 from broker.client.errors import Closed, Refused
@@ -14,15 +12,12 @@ from broker.client.sessions import Session
 from broker.client.values import Notification, State
 from broker.client.wire import Message
 
-__all__ = ["Hub", "OnState"]
+__all__ = ["Hub"]
 
-log = logging.getLogger("broker.client")
 
 T = TypeVar("T")
 
 _STATE_BYTES = 100
-
-OnState = Callable[[State], object]
 
 
 class Hub:
@@ -34,22 +29,14 @@ class Hub:
         notes: who listens to what belongs to none of them.
         watchers: who wants to know how the connection is.
         state: how it is.
-
-    Args:
-        on_state: called with each state.
     """
 
-    def __init__(self, on_state: OnState | None = None) -> None:
-        self._on_state = on_state
+    def __init__(self) -> None:
         self.sessions: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
         self.rooms: dict[str, Room] = {}
         self.notes: weakref.WeakSet[Inbox[Notification]] = weakref.WeakSet()
         self.watchers: weakref.WeakSet[Inbox[State]] = weakref.WeakSet()
         self.state = State("closed")
-        self._is_over = True
-
-    def begin(self) -> None:
-        """Take note that there may be something to listen to from now on."""
         self._is_over = False
 
     def listen(self, listeners: weakref.WeakSet[Inbox[T]]) -> Inbox[T]:
@@ -88,11 +75,6 @@ class Hub:
         self.state = state
         for inbox in list(self.watchers):
             inbox.take(state, _STATE_BYTES)
-        if self._on_state is not None:
-            try:
-                self._on_state(state)
-            except Exception:
-                log.exception("what is called with each state of the connection failed")
 
     def end(self, why: Exception) -> None:
         """Have everything end that is iterated over: by itself if we leave, else by raising why."""

@@ -196,7 +196,8 @@ class ClientLink(Link):
     def pause(self, end: End) -> float:
         """Return how long to wait: as long as the broker said, or not long if it restarts, or ever longer."""
         if not self._dial.proved and self._clock.monotonic() >= self._until:
-            raise Disconnected(f"There is no connection to {self.name}: {end}.")
+            what = "connection to" if end.opened else "broker at"
+            raise Disconnected(f"There is no {what} {self.name}: {end}.")
         delay = self._backoff.pause()
         if end.code == CloseCode.SERVICE_RESTART:
             delay = random.uniform(0, RESTART_SECONDS) if self._retry_after is None else self._retry_after  # noqa: S311

@@ -12,7 +12,7 @@ from aiohttp import ClientError, ClientSession, ClientTimeout, WSMsgType
 
 from broker.client.backoff import Backoff
 from broker.client.dial import Dial, Socket
-from broker.client.errors import Refused
+from broker.client.errors import Refused, reason_of
 from broker.clock import Clock
 from broker.errors import CloseCode, may_reconnect
 
@@ -134,7 +134,7 @@ class Link:
         except Refused:
             raise
         except (ClientError, OSError) as e:
-            return End(_ABNORMAL, str(e) or type(e).__name__, opened=False)
+            return End(_ABNORMAL, reason_of(e), opened=False)
         end = None
         try:
             end = await self._converse(socket)

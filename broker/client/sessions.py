@@ -56,11 +56,11 @@ class Session(Followed[Record]):
             epoch: the log that this number is of; the answer's `recovered` says whether it goes on.
 
         Raises:
-            BrokerError: it cannot be, says the broker: `NotFound`, `Forbidden`.
+            BrokerError: it cannot be, says the broker: `NotFound`, `Forbidden`; or not by now: `TimedOut`.
             Refused: there is no connection any more.
         """
         self._after, self._epoch = after_seq, epoch
-        await self.enter(afresh=True)
+        await self.enter(afresh=True, within=self._caller.timeout)
         if self.attached is None:
             raise Closed
         goes_on = epoch in {None, self.attached.epoch} and self.attached.floor - 1 <= after_seq <= self.attached.head

@@ -197,8 +197,8 @@ async def test_a_handshake_that_is_refused_for_good_is_not_tried_again(
 
 
 async def test_after_a_close_that_says_so_it_does_not_come_back(stage: Any, opened: Opened) -> None:
-    states: list[State] = []
-    visit, broker = await stage.meet(opened, on_state=states.append)
+    visit, broker = await stage.meet(opened)
+    states = broker.states()
     asking = asyncio.ensure_future(broker.request("echo"))
     await visit.asked("echo")
     records, notes, room = broker.session("s1").records(), broker.notifications(), broker.join("team")
@@ -215,8 +215,8 @@ async def test_after_a_close_that_says_so_it_does_not_come_back(stage: Any, open
         await asking
     with pytest.raises(Refused):
         await broker.request("echo")
-    assert states[-1].name == broker.state.name == "closed"
-    assert states[-1].code == 4510
+    assert broker.state.name == "closed"
+    assert [(state.name, state.code) async for state in states] == [("closed", 4510)]
     assert len(stage.handshakes) == 1
 
 
@@ -225,8 +225,8 @@ async def test_how_long_it_waits_depends_on_why_it_was_closed(
 ) -> None:
     assert line.RESTART_SECONDS == 1
     monkeypatch.setattr(line, "RESTART_SECONDS", 0.05)
-    states: list[State] = []
-    visit, _ = await stage.meet(opened, pauses=(0.002, 0.002), on_state=states.append)
+    visit, broker = await stage.meet(opened, pauses=(0.002, 0.002))
+    told = broker.states()
     for _ in range(5):
         await visit.close(1012)
         visit = await stage.greet()
@@ -235,6 +235,8 @@ async def test_how_long_it_waits_depends_on_why_it_was_closed(
     visit = await stage.greet()
     await visit.close(4002, "too slow")
     visit = await stage.greet()
+    await broker.__aexit__(None, None, None)
+    states = [State("open"), *[state async for state in told][:-1]]
     waits = [state for state in states if state.name == "waiting"]
     delays = [state.delay for state in waits]
     assert max(delays[:5]) > 0.002  # anything up to its own bound, not up to the first pause

@@ -38,7 +38,7 @@ async def test_the_example_chats_asks_and_comes_back(app: App) -> None:
     assert (code, out.splitlines()[1:], err) == (0, ["still there"], "")
     code, out, err = await run(CHAT, "ws://127.0.0.1:1/ws")
     assert code == 1
-    assert err.startswith("There is no connection to ws://127.0.0.1:1/ws: Cannot connect to host")
+    assert err.startswith("There is no broker at ws://127.0.0.1:1/ws: Connection refused.")
 
 
 async def test_the_example_asks_what_the_agent_asks(app: App) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from broker.app import App
-from broker.client import Connection, Forbidden, LogReset, NotFound, Record, Session
+from broker.client import Connection, Forbidden, LogReset, NotFound, Record, Session, TimedOut
 from broker.client.inbox import ITEMS
 from broker.testing import until
 
@@ -269,3 +269,12 @@ async def test_what_is_too_much_just_now_is_asked_again(stage: Any, opened: Open
     visit = await stage.greet()
     await visit.attach(head=3, variables={"a": 1})
     assert (await attaching).variables == {"a": 1}
+
+
+async def test_what_stays_too_much_is_not_waited_for_without_end(stage: Any, opened: Opened) -> None:
+    visit, broker = await stage.meet(opened, timeout=0.05)
+    session = broker.session("s1")
+    attaching = asyncio.ensure_future(session.attach())
+    await visit.refuse(await visit.asked("session.attach"), "overloaded", retry_after=1000)
+    with pytest.raises(TimedOut, match="session s1 could not be followed"):
+        await attaching

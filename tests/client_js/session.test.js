@@ -81,8 +81,10 @@ test("a session that is gone says so, one that is not to be had now is asked for
   assert.equal(socket.asked("session.attach").length, 2);
   await clock.pass(4000);
   assert.equal(socket.asked("session.attach").length, 3);
+  const turn = session.send("hello");
   await socket.refuse("session.attach", { code: "not_found" });
   await assert.rejects(again, { code: "not_found" });
+  assert.deepEqual([turn.state, turn.error.code, socket.asked("turn.start")], ["refused", "not_found", []]);
   assert.deepEqual(told, ["overloaded", "not_found"]);
   assert.notEqual(broker.session("s"), session);
 });

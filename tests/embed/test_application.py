@@ -320,7 +320,7 @@ async def test_the_example_answers_and_stops(dial: Dial) -> None:
         assert process.stdout is not None
         async with asyncio.timeout(PATIENCE), ClientSession() as session:
             port = int((await process.stdout.readline()).decode().strip("= \n").rpartition(":")[2])
-            client = await dial(port, path="/chat/ws")
+            client = await dial(port, path="/broker/ws")
             assert await client.do("add", numbers=[1, 2, 3]) == {"sum": 6}
             assert (await client.event("message"))["data"] == {"note": "adding for 127.0.0.1"}
             async with session.get(f"http://127.0.0.1:{port}/") as answer:

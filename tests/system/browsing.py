@@ -15,7 +15,7 @@ WIDER = """(elements) => elements
     .filter((element) => element.scrollWidth > element.clientWidth)
     .map((element) => element.className || element.localName)"""
 
-__all__ = ["FLAGS", "Visitor", "Wire", "expect", "sync_playwright"]
+__all__ = ["FLAGS", "Tabs", "Visitor", "Wire", "expect", "sync_playwright"]
 
 Message = dict[str, Any]
 
@@ -111,6 +111,70 @@ class Visitor:
     def kinds(self) -> list[str]:
         """The kinds of these."""
         return [record["event"] for record in self.records]
+
+
+@attrs.define
+class Tabs:
+    """Tabs of the console, one for each token; a test finds the page loaded, and nothing of the test before in it.
+
+    Attributes:
+        browser: where they are.
+        url: the console's.
+        complaints: what the browser said that nobody foresaw.
+    """
+
+    browser: Any
+    url: str
+    complaints: list[str] = attrs.Factory(list)
+    _pages: dict[str, Page] = attrs.Factory(dict)
+    _fresh: list[Page] = attrs.Factory(list)
+    _opened: int = 0
+
+    def open(self, fragment: str, token: str, *, is_fresh: bool = False) -> Page:
+        """Show a panel; in a page of its own, which is not loaded yet, if it has to be fresh."""
+        if is_fresh:
+            self._fresh.append(self._made(token))
+            return self._fresh[-1]
+        page = self._pages.get(token)
+        self._opened += 1
+        anew = f"{fragment or 'panel='}&try={self._opened}"  # the same fragment would show nothing anew
+        if page is None:
+            page = self._pages[token] = self._made(token)
+            page.goto(f"{self.url}#{anew}")
+            expect(page.get_by_text("Connected", exact=True)).to_be_visible()
+            return page
+        forget = "for (const name in sessionStorage) if (name !== 'broker.token') sessionStorage.removeItem(name);"
+        page.evaluate(f"(hash) => {{ {forget} localStorage.clear(); location.hash = hash; }}", anew)
+        return page
+
+    def rest(self) -> None:
+        """Leave all panels, and see that nobody complained."""
+        for page in self._fresh:
+            page.context.close()
+        for page in self._pages.values():
+            page.evaluate("location.hash = 'panel=plugins'")
+        complaints = self.complaints[:]
+        self.complaints.clear()
+        self._fresh.clear()
+        assert complaints == []
+
+    def close(self) -> None:
+        """Close them all."""
+        for page in self._pages.values():
+            page.context.close()
+
+    def _made(self, token: str) -> Page:
+        context = self.browser.new_context()
+        context.add_init_script(f"sessionStorage['broker.token'] ??= {json.dumps(token)}")
+        page: Page = context.new_page()
+        page.on("console", lambda message: self._complain(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        return page
+
+    def _complain(self, text: str) -> None:
+        if "404" not in text:  # what is looked for may not be there, and the browser says so itself
+            self.complaints.append(text)
 
 
 @attrs.define(slots=False)  # Playwright leaves a mark on whoever handles its routes

@@ -270,6 +270,14 @@ def browser(browsing: ModuleType) -> Iterator[Any]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def tabs(browser: Any, browsing: ModuleType, server: Broker) -> Iterator[Any]:
+    """Tabs of the console of the file's `server`, `browsing.Tabs`."""
+    tabs = browsing.Tabs(browser, server.url)
+    yield tabs
+    tabs.close()
+
+
 @pytest.fixture
 def visit(browser: Any, browsing: ModuleType, server: Broker) -> Iterator[Callable[..., Any]]:
     """Open the page of the file's `server` in a new browser profile, as a user the test's plugin knows by a cookie.

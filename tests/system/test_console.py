@@ -26,9 +26,6 @@ BUDGET: Final = 100_000
 """Bytes of all that the console is made of, packed."""
 
 KEY: Final = "a-secret-of-the-test-that-is-long-enough"
-FORBIDDEN: Final = "the server responded with a status of 403"
-"""What the browser itself says of an endpoint that somebody may not ask."""
-
 HOSTILE: Final = "<img src=x onerror=alert(1)>"
 GOSSIP: Final = '''
 import logging
@@ -57,11 +54,21 @@ def token(user: str, *scopes: str) -> str:
     return jwt.encode(claims, KEY, algorithm="HS256")
 
 
+ROOT: Final = token("root", "api", "admin")
+SHOWN: Final = {"Authorization": f"Bearer {ROOT}"}
+
 HAS_LINES: Final = """() => {
     document.dispatchEvent(new Event("visibilitychange"));
     return document.querySelector(".spark[aria-label*=now]");
 }"""
 """Whether the overview has a point to draw, which the broker makes every five seconds; asks for it at once."""
+
+
+BARS: Final = """(cards) => cards.map((card) => ({
+    counts: [...card.querySelectorAll("tbody tr")].map((row) => Number(row.cells[1].textContent.replaceAll(",", ""))),
+    heights: [...card.querySelectorAll("rect")].map((bar) => bar.height.baseVal.value),
+}))"""
+"""What the tables and the pictures of histograms say."""
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +84,7 @@ def server(serve: Callable[..., Any]) -> Any:
 
 
 def post(server: Any, path: str, **body: Any) -> None:
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token('root', 'api', 'admin')}"}
+    headers = {"Content-Type": "application/json", **SHOWN}
     request = Request(f"{server.url}api/v1/{path}", json.dumps(body).encode(), headers, method="POST")
     with urlopen(request, timeout=10) as answer:
         assert answer.status < 300
@@ -103,32 +110,15 @@ def come(server: Any) -> Iterator[Callable[..., ClientConnection]]:
 
 
 @pytest.fixture
-def console(browser: Any, server: Any) -> Iterator[Callable[..., Page]]:
-    """Open a panel in a new browser profile, with a token kept from before; no tab may complain of anything."""
-    contexts: list[Any] = []
-    complaints: list[str] = []
+def console(tabs: Any) -> Iterator[Callable[..., Page]]:
+    """Open a panel; no tab may complain of anything."""
 
-    def complain(words: str) -> None:
-        if FORBIDDEN not in words:
-            complaints.append(words)
-
-    def open_panel(panel: str = "", shown: str | None = None) -> Page:
-        context = browser.new_context()
-        contexts.append(context)
-        shown = shown or token("root", "api", "admin")
-        context.add_init_script(f"sessionStorage['broker.token'] ??= {json.dumps(shown)}")
-        page: Page = context.new_page()
-        page.on("console", lambda message: complain(message.text))
-        page.on("pageerror", lambda error: complain(str(error)))
-        page.on("dialog", lambda dialog: complain(dialog.message))
-        page.goto(f"{server.url}#panel={panel}" if panel else server.url)
-        expect(page.get_by_text("Connected", exact=True)).to_be_visible()
+    def open_panel(panel: str = "", shown: str = ROOT, **options: bool) -> Page:
+        page: Page = tabs.open(f"panel={panel}", shown, **options)
         return page
 
     yield open_panel
-    for context in contexts:
-        context.close()
-    assert complaints == []
+    tabs.rest()
 
 
 def look_again(page: Page) -> None:
@@ -168,16 +158,20 @@ def test_agents_and_latencies_are_those_of_the_turns_that_ended(console: Callabl
     play = card(page, "play")
     expect(play).to_contain_text("2 completed")
     expect(play).to_contain_text("1 lost")
-    expect(play).to_contain_text("67 % of its turns were completed")
+    expect(play).to_contain_text("67 % of the turns that nobody cancelled were completed")
     expect(play).to_contain_text(re.compile("Last error.*crash"))
     expect(card(page, "crew")).to_contain_text("down")
     page.get_by_role("link", name="Latency").click()
     turn = card(page, "Turn")
     expect(turn.get_by_role("img")).to_have_attribute("aria-label", re.compile(r"^Turn: 3 observed; p50 .*p95 .*p99 "))
-    turn.get_by_text("As a table").click()
-    rows = turn.locator("tbody tr").evaluate_all("rows => rows.map((row) => row.cells[1].textContent)")
-    assert sum(map(int, rows)) == 3
-    assert turn.locator("rect[height]:not([height='0'])").count() == sum(row != "0" for row in rows)
+    seen = page.locator("section.card:has(.histogram)").evaluate_all(BARS)
+    assert sum(seen[2]["counts"]) == 3
+    assert any(len({*drawn["counts"]}) > 2 for drawn in seen)  # more than one height, and nothing
+    for drawn in seen:
+        highest, most = max(drawn["heights"]), max(drawn["counts"], default=0)
+        assert drawn["heights"] == pytest.approx(
+            [max(2, highest * number / most) if number else 0 for number in drawn["counts"]], abs=0.1
+        )
 
 
 def test_settings_are_told_with_where_they_come_from_and_secrets_are_not(console: Callable[..., Page]) -> None:
@@ -233,30 +227,40 @@ def test_the_log_is_followed_filtered_and_held(
     come("fritz")
     page.get_by_role("button", name="Go on").click()
     expect(lines).to_contain_text("here comes fritz")
+    page.get_by_label("Filter the log").fill("COMES dora")
+    expect(lines.get_by_role("listitem")).to_have_count(1)
+    page.get_by_label("Filter the log").fill("comes")
+    expect(lines).to_contain_text(re.compile("dora.*emil.*fritz"))
 
 
 # -- what can be done -----------------------------------------------------------------------------------
 
 
-def test_a_client_is_disconnected_once_that_was_meant(
+def test_a_client_is_disconnected_once_that_was_meant_or_all_of_a_user(
     console: Callable[..., Page], come: Callable[..., ClientConnection]
 ) -> None:
-    gone, stays = come("gustav"), come("hanna")
+    stays, *gone = come("hanna"), come("gustav"), come("gustav")
     page = console("connections")
     page.get_by_label("Filter Connections").fill("gustav")
-    row = page.get_by_role("row").filter(has_text="gustav")
-    row.get_by_role("button", name="Disconnect").click()
+    rows = page.get_by_role("row").filter(has_text="gustav")
+    dialog = page.get_by_role("dialog")
+    rows.first.get_by_role("button", name="Disconnect").click()
     page.get_by_role("button", name="Keep").click()
-    assert stays.ping().wait(10)
-    assert gone.ping().wait(10)
-    row.get_by_role("button", name="Disconnect").click()
-    page.get_by_role("dialog").get_by_role("button", name="Disconnect").click()
-    expect(row).to_have_count(0)
+    assert all(socket.ping().wait(10) for socket in (stays, *gone))
+    rows.first.get_by_role("button", name="Disconnect").click()
+    dialog.get_by_role("button", name="Disconnect", exact=True).click()
     expect(page.locator("#announcer")).to_have_text("gustav was disconnected")
-    with pytest.raises(ConnectionClosed) as closed:
-        gone.recv(timeout=10)
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 4510
+    expect(rows).to_have_count(1)
+    gone.append(come("gustav"))
+    rows.first.get_by_role("button", name="Disconnect").click()
+    dialog.get_by_role("button", name="Disconnect everywhere").click()
+    expect(page.locator("#announcer")).to_have_text("gustav was disconnected everywhere")
+    expect(rows).to_have_count(0)
+    for socket in gone:
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(timeout=10)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 4510
     assert stays.ping().wait(10)
 
 
@@ -283,8 +287,10 @@ def test_what_has_the_focus_keeps_it_while_rows_come_and_go(
     expect(button).to_be_focused()
 
 
-def test_the_keyboard_reaches_everything(console: Callable[..., Page]) -> None:
-    page = console()
+def test_the_keyboard_reaches_everything(console: Callable[..., Page], server: Any) -> None:
+    page = console(is_fresh=True)
+    page.goto(server.url)
+    expect(page.get_by_text("Connected", exact=True)).to_be_visible()
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the panel")).to_be_focused()
     page.keyboard.press("Enter")
@@ -323,12 +329,17 @@ def test_who_may_only_read_is_shown_no_button_and_nobody_else(
     expect(page.locator("#panel")).to_contain_text("scope “admin”")
 
 
-def test_who_has_no_scope_has_the_test_client_and_is_told_why(console: Callable[..., Page]) -> None:
+def test_who_has_no_scope_has_the_test_client_with_a_few_templates_and_is_told_why(
+    console: Callable[..., Page],
+) -> None:
     page = console(shown=token("pia"))
     expect(page.get_by_role("heading", name="Test client")).to_be_visible()
     page.get_by_role("link", name="Overview").click()
     expect(page.locator("#panel")).to_contain_text("broker gentoken --user pia --scope api --scope admin")
     expect(page.locator("#panel").get_by_role("link", name="chat page")).to_have_attribute("href", "chat")
+    page.get_by_role("link", name="Test client").first.click()
+    expect(page.locator("button.template .name")).to_contain_text(["session.create", "turn.start"])
+    expect(card(page, "Templates")).to_contain_text("The scope “api” brings all")
 
 
 def test_a_stranger_is_asked_for_a_token_and_goes_on_where_he_wanted(browser: Any, server: Any) -> None:
@@ -341,10 +352,10 @@ def test_a_stranger_is_asked_for_a_token_and_goes_on_where_he_wanted(browser: An
     field.fill("two words")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("That is no token")
-    field.fill(token("root", "api", "admin")[:-3] + "xyz")
+    field.fill(ROOT[:-3] + "xyz")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text(re.compile("token", re.IGNORECASE))
-    page.get_by_label("Token").fill(token("root", "api", "admin"))
+    page.get_by_label("Token").fill(ROOT)
     page.keyboard.press("Enter")
     expect(card(page, "play")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
@@ -356,26 +367,52 @@ def test_a_stranger_is_asked_for_a_token_and_goes_on_where_he_wanted(browser: An
 # -- the broker goes ------------------------------------------------------------------------------------
 
 
-def test_a_broker_that_is_gone_is_said_so_and_all_is_well_when_it_is_back(
+def test_a_broker_that_is_gone_is_said_so_and_what_it_forgot_is_not_shown_when_it_is_back(
     browser: Any, make_broker: Callable[..., Any]
 ) -> None:
-    broker = make_broker(agents={"play": {"kind": "echo"}}, default_agent="play")
+    broker = make_broker(agents={"play": {"kind": "echo"}}, default_agent="play", store={"url": "memory:"})
     broker.start()
+    post(broker, "rooms/hall/events", event="old", data=1)
+    post(broker, "rooms/hall/events", event="old", data=2)
     context = browser.new_context()
     page = context.new_page()
-    page.goto(f"{broker.url}#panel=agents")
-    expect(card(page, "play")).to_be_visible()
+    page.goto(f"{broker.url}#panel=rooms&room=hall")
+    events = card(page, "Events").locator("details.record .kind")
+    expect(events).to_have_text(["old", "old"])
     broker.end(SIGKILL)
     expect(page.locator("#stale")).to_contain_text(re.compile(r"The broker does not answer.*What you see is \d+ s old"))
     expect(page.locator("main")).to_have_attribute("data-stale", "")
-    expect(card(page, "play")).to_be_visible()
-    broker.settings["agents"]["late"] = {"kind": "echo"}
+    expect(events).to_have_text(["old", "old"])
     broker.start()
+    post(broker, "rooms/hall/events", event="new", data=3)
     look_again(page)
-    expect(card(page, "late")).to_be_visible(timeout=30_000)
+    expect(events).to_have_text(["new"], timeout=30_000)
     expect(page.locator("#stale")).to_be_hidden()
     expect(page.get_by_text("Connected", exact=True)).to_be_visible(timeout=30_000)
     context.close()
+
+
+def test_a_panel_that_is_left_leaves_nothing(console: Callable[..., Page]) -> None:
+    page = console("configuration")
+    chrome = page.context.new_cdp_session(page)
+    panels = page.locator("#panels a").evaluate_all("links => links.map(({ hash }) => hash)")
+    panels += ["#panel=sessions&session=s1", "#panel=rooms&room=hall", "#panel=stream&session=s1"]
+
+    def listeners() -> Any:
+        page.evaluate("location.hash = '#panel=configuration&still'")
+        expect(page.get_by_role("row").filter(has_text="listen.port")).to_be_visible()
+        chrome.send("HeapProfiler.collectGarbage")
+        return chrome.send("Memory.getDOMCounters")["jsEventListeners"]
+
+    counts = []
+    for _ in range(3):
+        for panel in panels:
+            page.evaluate("(hash) => new Promise((done) => { location.hash = hash; setTimeout(done, 30); })", panel)
+        counts.append(listeners())
+    assert counts[0] == counts[2], counts
+    with urlopen(Request(f"{page.url.split('#')[0]}api/v1/connections", headers=SHOWN), timeout=10) as answer:
+        followed = [one["sessions"] + one["rooms"] for one in json.load(answer)["connections"] if one["user"] == "root"]
+    assert not any(followed)
 
 
 def test_the_console_is_small() -> None:

@@ -68,31 +68,15 @@ def ask(server: Any) -> Iterator[Ask]:
 
 
 @pytest.fixture
-def console(browser: Any, server: Any) -> Iterator[Console]:
-    """Open a panel in a new browser profile, with a token kept from before; no tab may complain of anything."""
-    contexts: list[Any] = []
-    complaints: list[str] = []
+def console(tabs: Any) -> Iterator[Console]:
+    """Open a panel; no tab may complain of anything."""
 
-    def complain(text: str) -> None:
-        if "404" not in text:  # what is looked for may not be there
-            complaints.append(text)
-
-    def open_panel(fragment: str, shown: str = ROOT) -> Page:
-        context = browser.new_context()
-        contexts.append(context)
-        context.add_init_script(f"sessionStorage['broker.token'] ??= {json.dumps(shown)}")
-        page: Page = context.new_page()
-        page.on("console", lambda message: complain(message.text))
-        page.on("pageerror", lambda error: complain(str(error)))
-        page.on("dialog", lambda dialog: complain(dialog.message))
-        page.goto(f"{server.url}#{fragment}")
-        expect(page.get_by_text("Connected", exact=True)).to_be_visible()
+    def open_panel(fragment: str, shown: str = ROOT, **options: bool) -> Page:
+        page: Page = tabs.open(fragment, shown, **options)
         return page
 
     yield open_panel
-    for context in contexts:
-        context.close()
-    assert complaints == []
+    tabs.rest()
 
 
 def get(server: Any, path: str) -> Any:
@@ -204,6 +188,31 @@ def test_without_the_scope_admin_there_is_nothing_to_press_but_what_is_ones_own(
     ask("turn.cancel", reader, session_id="mine", turn_id=turn["turn_id"])
 
 
+@pytest.mark.parametrize("has_socket", [True, False])
+def test_a_session_that_is_deleted_is_said_to_be_gone_and_made_anew_it_is_another(
+    console: Console, ask: Ask, server: Any, *, has_socket: bool
+) -> None:
+    session = f"again-{has_socket}"
+    ask("session.create", session_id=session)
+    page = console("", is_fresh=True)
+    if not has_socket:  # then the log is asked for again and again
+        page.route_web_socket(re.compile("/ws$"), lambda socket: socket.close())
+    page.goto(f"{server.url}#panel=sessions&session={session}")
+    expect(page.locator("#connection-text")).to_have_text("Connected" if has_socket else re.compile("^Reconnecting"))
+    ask("turn.start", session_id=session, client_msg_id="m1", content="before")
+    expect(turn_row(page, "before").locator(".state")).to_contain_text("Completed")
+    ask("session.delete", session_id=session)
+    expect(page.locator("#stale")).to_contain_text("There is no such session.")
+    ask("session.create", session_id=session, variables={"city": "Rome"})
+    ask("turn.start", session_id=session, client_msg_id="m2", content="after")
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(turn_row(page, "after").locator(".state")).to_contain_text("Completed")
+    expect(turn_row(page, "before")).to_have_count(0)
+    expect(page.locator("#stale")).to_be_hidden()
+    expect(card(page, "Records").locator(".seq").first).to_have_text("1")
+    expect(card(page, "Variables").locator("details.snapshot")).to_have_count(1)
+
+
 # -- rooms --------------------------------------------------------------------------------------------
 
 
@@ -287,6 +296,11 @@ def test_a_stream_grows_with_its_silences_marked_and_its_numbers_checked(console
     page.get_by_label("Mark silences from").fill("30")
     expect(text.locator("mark")).to_have_count(0)
     expect(page.get_by_text("First token after")).to_be_visible()
+    turn = ask("turn.start", session_id="slow", client_msg_id="m2", content="/silence")
+    page.goto(f"{page.url.split('#')[0]}#panel=stream&session=slow&turn={turn['turn_id']}")
+    page.get_by_role("button", name="Stop").press("Enter")
+    expect(page.locator(".badge")).to_contain_text("Cancelled")
+    expect(page.get_by_role("heading", name="Token stream")).to_be_focused()
 
 
 def test_what_is_out_of_order_missing_or_different_is_seen(console: Console) -> None:

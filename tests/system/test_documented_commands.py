@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from signal import SIGKILL
+from textwrap import dedent
 from typing import Final
 
 import attrs
@@ -108,7 +109,10 @@ STAGES: Final[dict[str, Stage]] = {
     "docs/configuration.md": Stage(made={"config.yaml": "log: {level: info}\n"}),
     "docs/content-filter.md": Stage(),
     "docs/http.md": Stage(broker="agents: {echo: {kind: echo}}"),
-    "docs/operations.md": Stage(made={"config.yaml": "log: {level: info}\n"}),
+    "docs/operations.md": Stage(
+        made={"config.yaml": "log: {level: info}\n"},
+        before="""python3 -c "import sqlite3; sqlite3.connect('broker.db').execute('CREATE TABLE kept (it)')" """,
+    ),
     "docs/projects.md": Stage(broker="projects: {agent: echo}"),
     "docs/terminal.md": Stage(),
     "docs/tutorial.md": Stage(
@@ -128,7 +132,8 @@ STAGES: Final[dict[str, Stage]] = {
 
 
 def blocks(text: str, language: str = "sh") -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", text, re.DOTALL | re.MULTILINE)
+    return [dedent(body) for _, body in found]
 
 
 def name_of(page: Path) -> str:

@@ -6,11 +6,14 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from broker.cli.benchmark.peer import Heard, Peer, Refusal
+from broker.cli.benchmark.peer import Ask, Heard, Peer, Refusal
 from broker.cli.benchmark.tally import Sequence, Tally
 from broker.ids import new_id
 
-__all__ = ["Conversation", "Echoes"]
+__all__ = ["TITLE", "Conversation", "Echoes"]
+
+TITLE: Final = "broker bench"
+"""What sessions are called that a run makes."""
 
 _now: Final = time.perf_counter
 
@@ -37,10 +40,15 @@ class Echoes:
     async def joined(self) -> None:
         """Do nothing: an echo needs nothing."""
 
-    async def act(self, number: int) -> None:
+    @property
+    def remains(self) -> bool:
+        """Whether there is something of it at the broker."""
+        return False
+
+    async def act(self, number: int, due: float) -> None:
         """Send a message with its number."""
         self._tally.sent += 1
-        self._waiting[number] = _now()
+        self._waiting[number] = due
         await self._peer.tell(str(number), "echo", {"n": number, "text": self._text})
 
     def hear(self, heard: Heard) -> None:
@@ -55,10 +63,10 @@ class Echoes:
             self._tally.fail("unreadable")
             return
         self._order.take(number, self._tally)
-        sent_at = self._waiting.pop(number, None)
-        if sent_at is not None:
+        due = self._waiting.pop(number, None)
+        if due is not None:
             self._tally.answered += 1
-            self._tally.observe("answer", _now() - sent_at)
+            self._tally.observe("answer", _now() - due)
 
     def cut(self) -> None:
         """Count what was not answered as lost: nobody sends an echo again."""
@@ -73,7 +81,7 @@ class Echoes:
         """Count what was not answered as lost."""
         self.cut()
 
-    async def leave(self) -> None:
+    async def leave(self, ask: Ask) -> None:
         """Do nothing: an echo leaves nothing."""
 
 
@@ -94,7 +102,7 @@ class Conversation:
     _message: str | None = attrs.field(default=None, init=False)
     _is_answered: bool = attrs.field(default=False, init=False)
     _turn_id: str | None = attrs.field(default=None, init=False)
-    _sent_at: float = attrs.field(default=0.0, init=False)
+    _due: float = attrs.field(default=0.0, init=False)
     _spoke: bool = attrs.field(default=False, init=False)
 
     async def joined(self) -> None:
@@ -107,21 +115,33 @@ class Conversation:
                 if e.code != "not_found":
                     raise
                 self._lose()
+                self._session_id = None
             else:
                 await self._say_again()
                 return
-        wanted = {"title": "broker bench", **({} if self._agent is None else {"agent": self._agent})}
+        self._session_id = new_id()  # ours, so that it can be deleted even if the answer is lost
+        wanted = {
+            "session_id": self._session_id,
+            "title": TITLE,
+            **({} if self._agent is None else {"agent": self._agent}),
+        }
         made = await self._peer.ask("session.create", wanted)
-        self._session_id, self._epoch = made.field("session_id"), made.field("epoch")
+        self._epoch = made.field("epoch")
         self._log = Sequence(made.field("head") + 1)
 
-    async def act(self, number: int) -> None:
+    @property
+    def remains(self) -> bool:
+        """Whether there is a session that was not deleted."""
+        return self._session_id is not None
+
+    async def act(self, number: int, due: float) -> None:
         """Start a turn, unless one is under way: what is due then is left out."""
         if self._message is not None:
+            self._tally.left_out += 1
             return
         self._tally.sent += 1
         self._message, self._turn_id, self._is_answered, self._spoke = new_id(), None, False, False
-        self._sent_at = _now()
+        self._due = due
         await self._say_again()
 
     def hear(self, heard: Heard) -> None:
@@ -131,6 +151,7 @@ class Conversation:
                 self._answered(heard)
         elif heard.event == "session.reset":
             self._lose()
+            self._epoch, self._log = heard.field("epoch"), Sequence(heard.field("floor"))
         elif heard.seq is not None and heard.session_id == self._session_id:
             self._log.take(heard.seq, self._tally)
             self._record(heard)
@@ -146,10 +167,16 @@ class Conversation:
         """Count a turn without an end, and records that never came, as lost."""
         self._tally.lost += self.open()
 
-    async def leave(self) -> None:
+    async def leave(self, ask: Ask) -> None:
         """Delete the session."""
-        if self._session_id is not None:
-            await self._peer.ask("session.delete", {"session_id": self._session_id})
+        if self._session_id is None:
+            return
+        try:
+            await ask("session.delete", {"session_id": self._session_id})
+        except Refusal as e:
+            if e.code != "not_found":
+                raise
+        self._session_id = None
 
     # -- inside -----------------------------------------------------------------------------------------
 
@@ -167,7 +194,7 @@ class Conversation:
         elif not self._is_answered:
             self._is_answered = True
             self._tally.answered += 1
-            self._tally.observe("accepted", _now() - self._sent_at)
+            self._tally.observe("accepted", _now() - self._due)
 
     def _record(self, heard: Heard) -> None:
         """Look at a record of the turn under way, whose message names it: its answer may be lost with a link."""
@@ -177,13 +204,13 @@ class Conversation:
             return
         elif heard.event in {"message.delta", "thought.delta"} and not self._spoke:
             self._spoke = True
-            self._tally.observe("first token", _now() - self._sent_at)
+            self._tally.observe("first token", _now() - self._due)
         elif heard.event == "turn.ended":
-            self._tally.observe("turn", _now() - self._sent_at)
+            self._tally.observe("turn", _now() - self._due)
             self._tally.end(str(heard.field("outcome")))
             self._message = None
 
     def _lose(self) -> None:
-        """Begin anew: the broker has forgotten the session, or its log."""
+        """Count as lost what was under way: the broker has forgotten the session, or its log."""
         self.close()
-        self._log, self._message, self._session_id = Sequence(), None, None
+        self._log, self._message = Sequence(), None

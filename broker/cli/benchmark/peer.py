@@ -3,20 +3,20 @@
 import asyncio
 import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import attrs
 import msgspec
-from aiohttp import ClientError, ClientSession, ClientWebSocketResponse, WSMsgType, WSServerHandshakeError
+from aiohttp import ClientError, ClientSession, ClientWebSocketResponse, WSCloseCode, WSMsgType, WSServerHandshakeError
 
 from broker.cli.benchmark.tally import Tally
 from broker.errors import may_reconnect
 from broker.nearby import Nearby
 from broker.tasks import spawn
 
-__all__ = ["Heard", "Part", "Peer", "Refusal"]
+__all__ = ["Ask", "Heard", "Part", "Peer", "Refusal"]
 
 PATIENCE: Final = 10.0
 """Seconds for a handshake, and for an answer to what has to be asked before the first message."""
@@ -55,14 +55,22 @@ class Refusal(Exception):  # noqa: N818 - what the broker says, not what went wr
         self.code = code
 
 
+Ask = Callable[[str, Any], Awaitable[Heard]]
+"""Asks the broker for an action with a payload, as `Peer.ask`."""
+
+
 class Part(Protocol):
     """What one connection does in a run."""
+
+    @property
+    def remains(self) -> bool:
+        """Whether there is something of it at the broker that `leave` takes away."""
 
     async def joined(self) -> None:
         """Do what has to be done whenever the link is there; raises `Refusal`."""
 
-    async def act(self, number: int) -> None:
-        """Send the next message, of this number."""
+    async def act(self, number: int, due: float) -> None:
+        """Send the next message, of this number; what it takes counts from when it was due, by `perf_counter`."""
 
     def hear(self, heard: Heard) -> None:
         """Take what came."""
@@ -76,8 +84,8 @@ class Part(Protocol):
     def close(self) -> None:
         """Count as lost what is still to come: the run is over."""
 
-    async def leave(self) -> None:
-        """Leave nothing behind at the broker."""
+    async def leave(self, ask: Ask) -> None:
+        """Leave nothing behind at the broker, which is asked over this link or another; raises `Refusal`."""
 
 
 @attrs.define(eq=False)
@@ -202,10 +210,9 @@ class Peer:
 
     def _sent_away(self) -> bool:
         code = None if self._socket is None else self._socket.close_code
-        if code is None or may_reconnect(code):
-            return False
-        self._tally.fail(f"closed_{code}")
-        return True
+        if code not in {None, WSCloseCode.OK, WSCloseCode.ABNORMAL_CLOSURE}:
+            self._tally.fail(f"closed_{code}")
+        return code is not None and not may_reconnect(code)
 
     async def _come_back(self) -> None:
         bound = _FIRST_PAUSE

@@ -6,7 +6,7 @@ from typing import Any, Final
 import attrs
 import msgspec
 
-from broker.cli.benchmark.peer import Heard, Peer
+from broker.cli.benchmark.peer import Ask, Heard, Peer
 from broker.cli.benchmark.tally import Sequence, Tally
 from broker.ids import new_id
 
@@ -16,7 +16,7 @@ _now: Final = time.perf_counter
 
 
 class _Published(msgspec.Struct):
-    """An event of a room as it was published: by whom, which of his, and when."""
+    """An event of a room as it was published: by whom, which of his, and when it was due."""
 
     by: int
     n: int
@@ -58,7 +58,7 @@ class Member:
     _lobby: Lobby
     _heard: dict[int, Sequence] = attrs.field(factory=dict, init=False)
     _number: int = attrs.field(default=0, init=False)
-    _sent_at: float | None = attrs.field(default=None, init=False)
+    _due: float | None = attrs.field(default=None, init=False)
     _last: int | None = attrs.field(default=None, init=False)
     _epoch: Any = attrs.field(default=None, init=False)
 
@@ -70,13 +70,19 @@ class Member:
         answer = await self._peer.ask("room.join", wanted)
         self._epoch = answer.field("epoch")
 
-    async def act(self, number: int) -> None:
+    @property
+    def remains(self) -> bool:
+        """Whether there is something of it at the broker: a member is one as long as it is linked."""
+        return False
+
+    async def act(self, number: int, due: float) -> None:
         """Publish the next event, unless the last one is not answered yet."""
-        if self._sent_at is not None:
+        if self._due is not None:
+            self._tally.left_out += 1
             return
         self._tally.sent += 1
-        self._sent_at = _now()
-        data = {"by": self._peer.index, "n": self._number + 1, "at": self._sent_at, "text": self._text}
+        self._due = due
+        data = {"by": self._peer.index, "n": self._number + 1, "at": self._due, "text": self._text}
         await self._peer.tell("publish", "room.publish", {"room": self._room, "event": "bench", "data": data})
 
     def hear(self, heard: Heard) -> None:
@@ -95,22 +101,22 @@ class Member:
 
     def cut(self) -> None:
         """Take an event that was not answered as published: whether it was, nobody knows."""
-        if self._sent_at is not None:
+        if self._due is not None:
             self._publish()
 
     def open(self) -> int:
         """Return how many events are still to come, with the answer to one's own."""
         members = self._lobby.others(self._peer.index)
         coming = sum(max(0, self._lobby.published.get(one, 0) - self._highest(one)) for one in members)
-        return coming + sum(one.missing for one in self._heard.values()) + (self._sent_at is not None)
+        return coming + sum(one.missing for one in self._heard.values()) + (self._due is not None)
 
     def close(self) -> None:
         """Count the events that never came as lost."""
         self._tally.lost += self.open()
 
-    async def leave(self) -> None:
+    async def leave(self, ask: Ask) -> None:
         """Leave the room."""
-        await self._peer.ask("room.leave", {"room": self._room})
+        await ask("room.leave", {"room": self._room})
 
     # -- inside -----------------------------------------------------------------------------------------
 
@@ -123,17 +129,17 @@ class Member:
         return 0 if heard is None else heard.highest
 
     def _answered(self, heard: Heard) -> None:
-        if self._sent_at is None:
+        if self._due is None:
             return
         self._tally.answered += 1
         if heard.type == "error":
             self._tally.fail(str(heard.field("code")))
-            self._sent_at = None  # the number is used again: it was not published
+            self._due = None  # the number is used again: it was not published
         else:
-            self._tally.observe("answer", _now() - self._sent_at)
+            self._tally.observe("answer", _now() - self._due)
             self._publish()
 
     def _publish(self) -> None:
         self._number += 1
         self._lobby.published[self._peer.index] = self._number
-        self._sent_at = None
+        self._due = None

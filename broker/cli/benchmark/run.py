@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 import attrs
@@ -21,17 +22,19 @@ _AT_ONCE: Final = 50
 """Connections that are opened, or closed, at the same time."""
 _LOOK: Final = 0.05
 """Seconds between two looks at whether everything has come."""
+_LATER: Final = frozenset({"rate_limited", "overloaded", "busy", "unavailable"})
+"""Refusals after which the same may be asked again."""
 
 Progress = Callable[[str, float, float], None]
 """Told what is done, how much of it, and how much there is."""
 
 
 class NoneConnectedError(Exception):
-    """Not one connection could be opened; says why the first could not, and by which code."""
+    """Not one connection could be opened; says why the first could not."""
 
-    def __init__(self, why: str, code: str) -> None:
-        super().__init__(why)
-        self.code = code
+    def __init__(self, why: Exception) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 @attrs.frozen
@@ -77,19 +80,28 @@ class Run:
 
     Attributes:
         tally: what was counted so far.
-        stopped: set it to have no more sent; what is still to come is waited for all the same.
+        stopped: set once no more is to be sent.
     """
 
     plan: Plan
     _progress: Progress
     tally: Tally = attrs.field(factory=Tally, init=False)
     stopped: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _hurried: bool = attrs.field(default=False, init=False)
     _lobby: Lobby = attrs.field(init=False)
     _figures: dict[str, Any] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         """Make what members of rooms share."""
         self._lobby = Lobby(size=self.plan.room_size)
+
+    def stop(self) -> bool:
+        """Have no more sent; the second time, nothing waited for either. Return False if both was asked for before."""
+        if self._hurried:
+            return False
+        self._hurried = self.stopped.is_set()
+        self.stopped.set()
+        return True
 
     async def run(self) -> dict[str, Any]:
         """Do it, and return the report.
@@ -102,16 +114,18 @@ class Run:
             peers = [Peer(index, self.plan.target, http, self.tally) for index in range(self.plan.connections)]
             for peer in peers:
                 peer.part = self._part(peer)
-            connected = await self._open(peers)
-            stays = [spawn(peer.stay(), name=f"bench link {peer.index}") for peer in connected]
+            stays = list[asyncio.Task[None]]()
             try:
+                connected = await self._open(peers)
+                stays = [spawn(peer.stay(), name=f"bench link {peer.index}") for peer in connected]
                 await self._load(connected)
                 await self._wait(connected)
-            finally:
                 for peer in connected:
                     peer.part.close()
-                await self._leave(connected, stays)
-        return self._report(len(connected))
+            finally:
+                await _end(stays)
+                await self._leave(peers, Peer(-1, self.plan.target, http, self.tally))
+        return {**self._report(len(connected)), "left_behind": sum(peer.part.remains for peer in peers)}
 
     def _part(self, peer: Peer) -> Part:
         if self.plan.mode == "echo":
@@ -122,25 +136,40 @@ class Run:
 
     async def _open(self, peers: list[Peer]) -> list[Peer]:
         """Connect a step at a time; return those that are."""
-        began, connected, why = time.perf_counter(), list[Peer](), None
+        began, connected = time.perf_counter(), list[Peer]()
+        why: Exception | None = None
         for first in range(0, len(peers), _AT_ONCE):
             if self.stopped.is_set():
                 break
             step = peers[first : first + _AT_ONCE]
-            results = await asyncio.gather(*(peer.connect() for peer in step), return_exceptions=True)
-            for peer, trouble in zip(step, results, strict=True):
+            for peer, trouble in zip(step, await self._connect(step), strict=True):
                 if trouble is None:
                     connected.append(peer)
+                    continue
+                if isinstance(trouble, asyncio.CancelledError):
                     continue
                 if not isinstance(trouble, Refusal | ClientError | OSError | TimeoutError):
                     raise trouble
                 why = why or trouble
                 self.tally.fail(trouble.code if isinstance(trouble, Refusal) else "not_reachable")
             self._progress("connecting", len(connected), len(peers))
-            if why is not None and not connected:
-                raise NoneConnectedError(str(why) or type(why).__name__, getattr(why, "code", "not_reachable"))
+            if why is not None and not connected and not self.stopped.is_set():
+                raise NoneConnectedError(why)
         self._figures["connect_seconds"] = round(time.perf_counter() - began, 3)
         return connected
+
+    async def _connect(self, step: list[Peer]) -> list[BaseException | None]:
+        """Connect these, and return what went wrong with each; who is not connected when the run is stopped is not."""
+        over = spawn(self.stopped.wait(), name="bench stop")
+        tries = [spawn(peer.connect(), name=f"bench connect {peer.index}") for peer in step]
+        results = asyncio.gather(*tries, return_exceptions=True)
+        try:
+            await asyncio.wait([over, results], return_when="FIRST_COMPLETED")
+        finally:
+            await _end([over])
+            for one in tries:
+                one.cancel()  # without effect on those that are done
+        return list(await results)
 
     async def _load(self, peers: list[Peer]) -> None:
         """Have each send at its pace, evenly spread, until the time is over."""
@@ -162,13 +191,14 @@ class Run:
     async def _send(self, peer: Peer, began: float) -> None:
         first = began + peer.index / (self.plan.connections * self.plan.rate)
         for number in range(1, self.plan.messages + 1):
-            pause = first + (number - 1) / self.plan.rate - time.perf_counter()
+            due = first + (number - 1) / self.plan.rate
+            pause = due - time.perf_counter()
             if pause > 0:
                 await asyncio.sleep(pause)
             await peer.up.wait()
             if peer.gone or time.perf_counter() - began > self.plan.seconds + 1 / self.plan.rate:
                 return
-            await peer.part.act(number)
+            await peer.part.act(number, due)
 
     async def _tick(self, began: float) -> None:
         while True:
@@ -179,19 +209,41 @@ class Run:
         """Wait for what is still to come, as long as there is patience."""
         deadline = time.perf_counter() + self.plan.patience
         most = coming = sum(peer.part.open() for peer in peers)
-        while coming and time.perf_counter() < deadline:
+        while coming and time.perf_counter() < deadline and not self._hurried:
             self._progress("waiting for the rest", most - coming, most)
             await asyncio.sleep(_LOOK)
             coming = sum(peer.part.open() for peer in peers)
 
-    async def _leave(self, peers: list[Peer], stays: list[asyncio.Task[None]]) -> None:
+    async def _leave(self, peers: list[Peer], cleaner: Peer) -> None:
         """Leave nothing behind, as far as the broker lets us."""
-        await _end(stays)
+        silent = False
         for first in range(0, len(peers), _AT_ONCE):
             step = peers[first : first + _AT_ONCE]
             self._progress("cleaning up", first, len(peers))
-            await asyncio.gather(*(peer.part.leave() for peer in step if peer.up.is_set()), return_exceptions=True)
+            linked = [] if silent else [peer for peer in step if peer.up.is_set() and not peer.gone]
+            said = await asyncio.gather(*(peer.part.leave(peer.ask) for peer in linked), return_exceptions=True)
+            silent = silent or (bool(said) and all(isinstance(one, TimeoutError) for one in said))
             await asyncio.gather(*(peer.leave() for peer in step), return_exceptions=True)
+        rest = [peer.part for peer in peers if peer.part.remains]
+        if rest and not silent:
+            with suppress(Refusal, ClientError, OSError):
+                async with asyncio.timeout(self.plan.patience):
+                    await self._clear(rest, cleaner)
+            await cleaner.leave()
+
+    async def _clear(self, rest: list[Part], cleaner: Peer) -> None:
+        """Have taken away, over a link of its own, what others could not take away over theirs."""
+        cleaner.part = Echoes(cleaner, Tally(), "")
+        await cleaner.connect()
+        while rest:
+            try:
+                await rest[-1].leave(cleaner.ask)
+            except Refusal as e:
+                if e.code not in _LATER:
+                    raise
+                await asyncio.sleep(_LOOK)
+            else:
+                rest.pop()
 
     def _report(self, connected: int) -> dict[str, Any]:
         plan, tally = self.plan, self.tally
@@ -204,6 +256,7 @@ class Run:
             **self._figures,
             "due": plan.due,
             "sent": tally.sent,
+            "left_out": tally.left_out,
             "answered": tally.answered,
             "lost": tally.lost,
             "reordered": tally.reordered,

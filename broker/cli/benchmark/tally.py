@@ -100,6 +100,7 @@ class Tally:
 
     Attributes:
         sent: messages sent.
+        left_out: messages that were due while the one before was under way, of those that go one at a time.
         answered: answers to them, errors too.
         lost: what should have come and did not, however long it was waited for.
         reordered: what came after something that it should have come before.
@@ -111,6 +112,7 @@ class Tally:
     """
 
     sent: int = 0
+    left_out: int = 0
     answered: int = 0
     lost: int = 0
     reordered: int = 0

@@ -77,8 +77,8 @@ export class RoomView {
     this.#drawMembers(members);
     this.#drawRate();
     const words = "Nothing to be seen. A room without history shows only what happens while it is watched live.";
-    this.#none.textContent = words;
     this.#none.hidden = this.#events.items.length > 0;
+    this.#none.textContent = this.#none.hidden ? "" : words;
   }
 
   /** Who is in it; null while the socket is not there. */
