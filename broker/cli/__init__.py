@@ -3,8 +3,10 @@
 Each command stands in a module of its own beside this one, which is imported when it is asked for.
 """
 
+import sys
 from functools import partial
 from importlib import import_module
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Final
 
@@ -120,4 +122,6 @@ def cli(context: click.Context, /, config: Path | None, **flags: str | None) -> 
 
 def main() -> None:
     """Run the command line; the entry point of `broker` and `python -m broker`."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what the terminal has no character for is no failure
     cli(prog_name="broker")

@@ -26,8 +26,8 @@ _SPARE: Final = 64
 _SENTENCE: Final = "The quick brown fox jumps over the lazy dog. "
 _COUNTS: Final = ("lost", "reordered", "doubled", "reconnects")
 _STOPS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_HTTP: Final = "http_"
-"""What the code of a refused handshake begins with; its status follows."""
+_SHUT: Final = {"http": "it answers with HTTP {}.", "closed": "it closes the connection with {}."}
+"""How a broker lets nobody in: what its code begins with, before a number, and what that means."""
 
 
 class _Read(click.ParamType[float]):
@@ -136,9 +136,9 @@ def _measure(plan: "Plan", progress: "Progress") -> dict[str, Any]:
         code = getattr(e.why, "code", None)
         if code is None:
             no_broker(plan.target, e.why)
-        if code.startswith(_HTTP):
-            status = int(code.removeprefix(_HTTP))
-            not_let_in(plan.target, status, f"it answers with HTTP {status}.")
+        how, _, number = code.partition("_")
+        if how in _SHUT:
+            not_let_in(plan.target, int(number), _SHUT[how].format(number))
         fail(f"{plan.target.url} refuses the first connection: {code}.", exit_code(code))
     except (KeyboardInterrupt, asyncio.CancelledError):
         fail("Stopped in the middle; what it has made may be left at the broker.", INTERRUPTED)

@@ -14,7 +14,6 @@ from broker.cli.target import Target, target_options
 
 if TYPE_CHECKING:
     from broker.cli.conversation import Conversation
-    from broker.client import Connection
 
 __all__ = ["chat"]
 
@@ -57,6 +56,7 @@ def chat(*, target: Target, text: str | None, as_json: bool, **wanted: Any) -> N
 async def _chat(target: Target, text: str | None, wanted: dict[str, Any], *, as_json: bool) -> int:
     from broker.cli.conversation import Conversation  # noqa: PLC0415
     from broker.cli.keyboard import Keyboard  # noqa: PLC0415
+    from broker.cli.screen import tell_of_link  # noqa: PLC0415
     from broker.client import connect  # noqa: PLC0415
 
     async with connect(target.url, token=target.token) as broker:
@@ -66,7 +66,7 @@ async def _chat(target: Target, text: str | None, wanted: dict[str, Any], *, as_
         talking = Conversation(session, keyboard, wanted["approvals"], alone=text is not None, as_json=as_json)
         after_seq = await (talking.resume() if name and text is None else talking.head())
         log = asyncio.ensure_future(talking.follow(after_seq))
-        link = asyncio.ensure_future(_tell(broker, talking))
+        link = asyncio.ensure_future(tell_of_link(broker, talking.screen))
         try:
             return await _until_left(talking, text, log)
         finally:
@@ -99,15 +99,3 @@ async def _until_left(talking: "Conversation", text: str | None, log: asyncio.Fu
     if talking.is_stopped or ended is None:
         return INTERRUPTED
     return 0 if ended["outcome"] == "completed" else FAILED
-
-
-async def _tell(broker: "Connection", talking: "Conversation") -> None:
-    """Say when the broker is away, and when it is back."""
-    away = False
-    async for state in broker.states():
-        if state.name == "waiting" and not away:
-            away = True
-            talking.screen.note("The broker is away; waiting for it to come back. Ctrl-C leaves.", fg="yellow")
-        elif state.name == "open" and away:
-            away = False
-            talking.screen.note("The broker is back.", fg="yellow")

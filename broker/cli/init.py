@@ -95,7 +95,7 @@ def plugin(name: str) -> None:
     _next(
         {
             f"broker dev --plugin {module}": "try it",
-            f"""broker send {module}.shout '{{"text": "hi"}}'""": "ask it, from another terminal",
+            f"""broker send --action {module}.shout '{{"text": "hi"}}'""": "ask it, from another terminal",
         }
     )
     click.echo(f"With a config.yaml it stands under plugins: {module}: {{}}")

@@ -2,13 +2,16 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from broker.cli.output import one_line, printable
 
-__all__ = ["Screen", "text_of"]
+if TYPE_CHECKING:
+    from broker.client import Connection
+
+__all__ = ["Screen", "tell_of_link", "text_of"]
 
 _TITLE: Final = 200
 """Characters shown of a title or a reason."""
@@ -209,3 +212,15 @@ class Screen:
         "turn.ended": _ended,
         "agent.state": _agent,
     }
+
+
+async def tell_of_link(broker: "Connection", screen: Screen) -> None:
+    """Say when the broker is away, and when it is back, until cancelled."""
+    away = False
+    async for state in broker.states():
+        if state.name == "waiting" and not away:
+            away = True
+            screen.note("The broker is away; waiting for it to come back. Ctrl-C leaves.", fg="yellow")
+        elif state.name == "open" and away:
+            away = False
+            screen.note("The broker is back.", fg="yellow")

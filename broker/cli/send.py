@@ -10,7 +10,7 @@ from broker.cli.talk import read_input, sound, talk
 from broker.cli.target import Target, target_options
 
 if TYPE_CHECKING:
-    from broker.client import SentTurn
+    from broker.client import Connection, SentTurn
 
 __all__ = ["send"]
 
@@ -121,7 +121,7 @@ async def _turn(target: Target, text: str, wanted: dict[str, Any], *, as_json: b
         session = broker.session(wanted["session"])
         turn = await session.send(text, client_msg_id=wanted["message_id"])
         if wanted["wait"]:
-            outcome = await _shown(turn, as_json=as_json)
+            outcome = await _shown(broker, turn, as_json=as_json)
             if outcome != "completed":
                 raise click.exceptions.Exit(FAILED)
         elif as_json:
@@ -130,11 +130,13 @@ async def _turn(target: Target, text: str, wanted: dict[str, Any], *, as_json: b
             click.echo(f"Accepted as turn {turn.id}, number {turn.seq}: {turn.status}.")
 
 
-async def _shown(turn: "SentTurn", *, as_json: bool) -> str:
+async def _shown(broker: "Connection", turn: "SentTurn", *, as_json: bool) -> str:
     """Show a turn's records until its end, and return its outcome."""
-    from broker.cli.screen import Screen  # noqa: PLC0415
+    from broker.cli.screen import Screen, tell_of_link  # noqa: PLC0415
+    from broker.tasks import spawn  # noqa: PLC0415
 
     screen = Screen(lambda _: True, alone=True)
+    link = spawn(tell_of_link(broker, screen), name="link")
     try:
         async for record in turn:
             if as_json:
@@ -142,5 +144,6 @@ async def _shown(turn: "SentTurn", *, as_json: bool) -> str:
             elif isinstance(record.data, dict):
                 screen.show(record.event, record.data)
     finally:
+        link.cancel()
         screen.finish()
     return (await turn).outcome

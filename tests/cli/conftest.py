@@ -1,7 +1,9 @@
 """What tests of the commands share: a folder of their own, real processes, a terminal, and a broker to talk to."""
 
 import fcntl
+import io
 import json
+import logging
 import os
 import pty
 import select
@@ -17,6 +19,8 @@ from typing import Any
 
 import attrs
 import pytest
+
+from broker.cli import cli
 
 COMMAND = str(Path(sys.executable).with_name("broker"))
 PATIENCE = 30.0
@@ -51,6 +55,31 @@ def broker(tmp_path: Path, environ: Mapping[str, str]) -> Run:
             timeout=PATIENCE,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, environ: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run the command as `broker` does, in this process: without the time that a process takes to start."""
+
+    def run(*arguments: str, text: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("BROKER_")]:
+                patch.delenv(name)
+            for name, value in {**environ, **more}.items():
+                patch.setenv(name, value)
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "stdin", io.StringIO(text))
+            patch.setattr(logging.getLogger("broker.client"), "disabled", False)  # which a command changes
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as ended:
+                cli.main(list(arguments), prog_name="broker")
+            out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return subprocess.CompletedProcess(arguments, ended.value.code, out, err)
 
     return run
 
@@ -167,6 +196,11 @@ class Terminal:
             return False
         self.seen += text.decode(errors="replace")
         return bool(text)
+
+    def hush(self, seconds: float) -> None:
+        """Read until nothing more has come for that long."""
+        while self._read(seconds):
+            pass
 
     def press(self, keys: str) -> None:
         """Type; the character 3 is Ctrl-C."""

@@ -1,16 +1,26 @@
 """`broker bench`: what it counts of a broker, and of servers that lose, double and swap things."""
 
-import asyncio
 import json
 import random
-from collections.abc import Awaitable, Callable
-from typing import Any
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Literal
 
+import msgspec
 import pytest
+from aiohttp import ClientSession
 from websockets.asyncio.server import ServerConnection, serve
 
+from broker.cli.benchmark.parts import Echoes
+from broker.cli.benchmark.peer import Heard, Peer
+from broker.cli.benchmark.rooms import Lobby, Member
+from broker.cli.benchmark.run import Plan, Run
 from broker.cli.benchmark.tally import Sequence, Spread, Tally
+from broker.nearby import Nearby
 
+Mode = Literal["echo", "turns"]
 Misbehave = Callable[[list[str]], list[str]]
 """Takes what a proper server would say next, and returns what this one says."""
 
@@ -61,9 +71,9 @@ def test_a_sequence_tells_holes_from_lateness_and_doubles(
         ("rooms", {"answer": 1, "delivery": 4}),
     ],
 )
-def test_of_a_broker_nothing_is_lost(broker: Any, served: Any, mode: str, times: dict[str, int]) -> None:
+def test_of_a_broker_nothing_is_lost(command: Any, served: Any, mode: str, times: dict[str, int]) -> None:
     size = ("--connections", "8", "--rate", "20/s", "--for", "500ms", "--room-size", "4")
-    ended = broker("bench", "--mode", mode, *size, "--json", BROKER_URL=served.url)
+    ended = command("bench", "--mode", mode, *size, "--json", BROKER_URL=served.url)
     assert (ended.returncode, ended.stderr) == (0, "")
     report = json.loads(ended.stdout)
     assert (report["lost"], report["reordered"], report["doubled"], report["errors"]) == (0, 0, 0, {})
@@ -71,24 +81,50 @@ def test_of_a_broker_nothing_is_lost(broker: Any, served: Any, mode: str, times:
     counts = {what: spread["count"] / report["sent"] for what, spread in report["latency"].items()}
     assert counts == times
     if mode == "turns":
-        left = broker("send", "--action", "session.list", BROKER_URL=served.url)
+        left = command("send", "--action", "session.list", BROKER_URL=served.url)
         assert "broker bench" not in left.stdout, "its sessions are deleted"
 
 
-def test_a_broker_elsewhere_is_left_alone(broker: Any) -> None:
-    ended = broker("bench", "--url", "http://192.0.2.1:3000")
+def test_a_broker_elsewhere_is_left_alone(command: Any) -> None:
+    ended = command("bench", "--url", "http://192.0.2.1:3000")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "nothing was sent" in ended.stderr
     assert "--this-broker-is-mine" in ended.stderr
 
 
-def test_somebody_sees_how_far_it_is_and_may_stop_it(terminal: Any, served: Any) -> None:
-    bench = terminal("bench", "--for", "1h", "--connections", "2", BROKER_URL=served.url)
-    bench.until("echo ", "%", "0:00:01")
-    bench.press("\x03")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_somebody_sees_how_far_it_is_and_may_stop_it(command: Any, terminal: Any, served: Any, how: int) -> None:
+    flags = ("--mode", "turns", "--for", "1h", "--connections", "60", "--rate", "1/s")
+    bench = terminal("bench", *flags, BROKER_URL=served.url)
+    bench.until("connecting ", "turns ", "%")
+    bench.process.send_signal(how)
     assert bench.wait() == 0
     assert "p99" in bench.seen
     assert max(map(len, bench.seen.rpartition("p50")[2].splitlines())) <= 80
+    left = command("send", "--action", "session.list", '{"limit": 200}', BROKER_URL=served.url)
+    assert "broker bench" not in left.stdout
+
+
+def test_a_broker_that_answers_nothing_does_not_hold_up_who_wants_to_leave(terminal: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        bench = terminal("bench", "--for", "1h", BROKER_URL=f"http://127.0.0.1:{silent.getsockname()[1]}")
+        silent.accept()[0].close()  # it has begun to connect
+        bench.press("\x03")
+        assert bench.wait() in {1, 69}
+
+
+async def test_times_count_from_when_a_message_was_due() -> None:
+    tally = Tally()
+    async with ClientSession() as http:
+        peer = Peer(0, Nearby("http://127.0.0.1:1"), http, tally)
+        echoes, member = Echoes(peer, tally, ""), Member(peer, tally, "", Lobby())
+        for part, answer in ((echoes, b'{"n": 1}'), (member, b"{}")):
+            await part.act(1, time.perf_counter() - 60)
+            await part.act(2, time.perf_counter())
+            part.hear(Heard("response", "1" if part is echoes else "publish", data=msgspec.Raw(answer)))
+    assert tally.took["answer"].count == 2
+    assert tally.took["answer"].quantile(0.1) > 59
+    assert (tally.sent, tally.left_out) == (3, 1), "an echo is sent when it is due; an event waits for the last one"
 
 
 # -- servers that misbehave -------------------------------------------------------------------------
@@ -102,16 +138,17 @@ async def answers(socket: ServerConnection, misbehave: Misbehave) -> None:
         asked = json.loads(text)
         said = [{"id": asked["id"], "type": "response", "data": asked["payload"]}]
         if asked["action"] == "session.create":
-            said[0]["data"] = {"session_id": "s", "epoch": "e", "head": 0}
+            said[0]["data"] = {**asked["payload"], "epoch": "e", "head": 0}
         elif asked["action"] == "turn.start":
-            said += list(turn(asked["payload"]["client_msg_id"], seq))
+            said += list(turn(asked["payload"], seq))
             seq += 4
         for one in misbehave([json.dumps(one) for one in said]):
             await socket.send(one)
 
 
-def turn(message: str, seq: int) -> Any:
+def turn(asked: dict[str, Any], seq: int) -> Any:
     """Yield the records of a turn."""
+    message = asked["client_msg_id"]
     for event, data in (
         ("user.message", {"client_msg_id": message}),
         ("turn.started", {}),
@@ -119,7 +156,13 @@ def turn(message: str, seq: int) -> Any:
         ("turn.ended", {"outcome": "completed"}),
     ):
         seq += 1
-        record = {"type": "notification", "event": event, "session_id": "s", "seq": seq, "turn_id": message}
+        record = {
+            "type": "notification",
+            "event": event,
+            "session_id": asked["session_id"],
+            "seq": seq,
+            "turn_id": message,
+        }
         yield {**record, "data": data}
 
 
@@ -153,28 +196,22 @@ class Clumsy:
     ("mode", "fault", "lost", "reordered", "doubled"), [("echo", "echoes", 1, 1, 1), ("turns", "turns", 2, 1, 0)]
 )
 async def test_what_a_server_does_wrong_is_counted(
-    bench: Callable[..., Awaitable[dict[str, Any]]], mode: str, fault: str, lost: int, reordered: int, doubled: int
+    mode: Mode, fault: str, lost: int, reordered: int, doubled: int
 ) -> None:
-    report = await bench(getattr(Clumsy(), fault), mode)
+    report = await measured(getattr(Clumsy(), fault), mode)
     assert (report["lost"], report["reordered"], report["doubled"]) == (lost, reordered, doubled)
 
 
-@pytest.fixture
-def bench(environ: dict[str, str]) -> Callable[..., Awaitable[dict[str, Any]]]:
-    """Run the command against a server that misbehaves, and return its report; it has to fail."""
+async def measured(misbehave: Misbehave, mode: Mode) -> dict[str, Any]:
+    """Run against a server that misbehaves, and return the report."""
+    async with serve(lambda socket: answers(socket, misbehave), "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
+        plan = Plan(Nearby(url), mode=mode, connections=1, rate=20, seconds=0.3, patience=0.2)
+        return await Run(plan, lambda what, done, total: None).run()
 
-    async def run(misbehave: Misbehave, mode: str) -> dict[str, Any]:
-        async with serve(lambda socket: answers(socket, misbehave), "127.0.0.1", 0) as server:
-            port = next(iter(server.sockets)).getsockname()[1]
-            flags = ("--mode", mode, "--connections", "1", "--rate", "20/s", "--for", "300ms", "--patience", "200ms")
-            process = await asyncio.create_subprocess_exec(
-                *("broker", "bench", "--url", f"http://127.0.0.1:{port}", *flags, "--json"),
-                env=environ,
-                stdout=asyncio.subprocess.PIPE,
-            )
-            out, _ = await process.communicate()
-        assert process.returncode == 1
-        report: dict[str, Any] = json.loads(out)
-        return report
 
-    return run
+def test_what_was_lost_is_a_failure(command: Any, served: Any) -> None:
+    flags = ("--connections", "1", "--for", "100ms", "--patience", "100ms", "--size", "2MiB", "--json")
+    ended = command("bench", *flags, BROKER_URL=served.url)
+    report = json.loads(ended.stdout)
+    assert (ended.returncode, report["lost"], report["errors"]) == (1, 1, {"closed_1009": 1})

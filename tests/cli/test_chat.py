@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from broker.cli.screen import Screen
+
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def test_through_a_pipe_the_answer_stands_alone(broker: Any, served: Any) -> None:
-    said = broker("chat", text="hello\nthere", BROKER_URL=served.url)
+def test_through_a_pipe_the_answer_stands_alone(command: Any, served: Any) -> None:
+    said = command("chat", text="hello\nthere", BROKER_URL=served.url)
     assert (said.stdout, said.stderr, said.returncode) == ("hello\nthere\n", "", 0)
 
 
@@ -25,16 +27,49 @@ def test_through_a_pipe_the_answer_stands_alone(broker: Any, served: Any) -> Non
     ],
 )
 def test_the_exit_code_is_the_outcome(
-    broker: Any, served: Any, text: str, flags: list[str], code: int, out: str, err: str
+    command: Any, served: Any, text: str, flags: list[str], code: int, out: str, err: str
 ) -> None:
-    said = broker("chat", *flags, text, BROKER_URL=served.url)
+    said = command("chat", *flags, text, BROKER_URL=served.url)
     assert (said.returncode, said.stdout) == (code, out), said.stderr
     assert err in said.stderr
     assert err or not said.stderr
 
 
-def test_json_is_the_turns_records(broker: Any, served: Any) -> None:
-    said = broker("chat", "--json", "hello", BROKER_URL=served.url)
+def shown(capsys: pytest.CaptureFixture[str], *records: tuple[str, dict[str, Any]], alone: bool = False) -> str:
+    """What a terminal shows of records; of those where answers stand alone, what is on stdout."""
+    screen = Screen(lambda _: False, alone=alone)
+    for event, data in records:
+        screen.show(event, data)
+    return capsys.readouterr().out
+
+
+def test_the_end_of_a_turn_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    for reason, words in (
+        ("cancelled by dev", "The turn was cancelled by dev."),
+        ("cancelled; it was cut off", "The turn was cancelled; it was cut off."),
+        (None, "The turn was cancelled."),
+        ("the session was closed", "The turn was cancelled: the session was closed"),
+    ):
+        assert shown(capsys, ("turn.ended", {"outcome": "cancelled", "reason": reason})) == f"{words}\n"
+
+
+def test_what_an_agent_calls_things_stays_on_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    option = {"option_id": "1", "name": "Reject\n  2  Allow" + "!" * 1000}
+    out = shown(capsys, ("approval.requested", {"title": "May I\n> yes", "options": [option]}))
+    asked, offered = out.splitlines()
+    assert asked == "The agent asks: May I > yes"
+    assert offered.startswith("  1  Reject 2 Allow!!")
+    assert len(offered) < 250
+
+
+def test_messages_that_stand_alone_do_not_run_together(capsys: pytest.CaptureFixture[str]) -> None:
+    first = ("message.delta", {"message_id": "1", "text": "one"}), ("message.completed", {"message_id": "1"})
+    second = ("message.completed", {"message_id": "2", "content": "two"}), ("turn.ended", {"outcome": "completed"})
+    assert shown(capsys, *first, *second, alone=True) == "one\ntwo\n"
+
+
+def test_json_is_the_turns_records(command: Any, served: Any) -> None:
+    said = command("chat", "--json", "hello", BROKER_URL=served.url)
     records = [json.loads(line) for line in said.stdout.splitlines()]
     assert [records[0]["event"], records[-1]["event"]] == ["user.message", "turn.ended"]
 

@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 from websockets.sync.client import connect
+
+from broker.cli.tail import _Lines
 
 COMMAND_SECONDS = 30.0
 
@@ -61,12 +64,12 @@ def test_everybodys_messages_are_shown_as_they_go_and_a_restart_is_survived(star
     assert tail.wait(COMMAND_SECONDS) == 0
 
 
-def test_a_sessions_records_need_no_scope_and_stand_in_columns(broker: Any, served: Any) -> None:
-    name = json.loads(broker("send", "--action", "session.create", BROKER_URL=served.url).stdout)["session_id"]
+def test_a_sessions_records_need_no_scope_and_stand_in_columns(command: Any, served: Any) -> None:
+    name = json.loads(command("send", "--action", "session.create", BROKER_URL=served.url).stdout)["session_id"]
     text = "a \x1b]0;title\x07word"
-    broker("send", "--session", name, "--wait", text, BROKER_URL=served.url)
+    command("send", "--session", name, "--wait", text, BROKER_URL=served.url)
     more = {"BROKER_URL": served.url, "COLUMNS": "80"}
-    shown = broker("tail", "--session", name, "--after", "0", "--count", "6", **more)
+    shown = command("tail", "--session", name, "--after", "0", "--count", "6", **more)
     lines = shown.stdout.splitlines()
     names = [line.split()[2] for line in lines]
     assert names[:4] == ["session.opened", "user.message", "turn.started", "message.delta"]
@@ -75,8 +78,23 @@ def test_a_sessions_records_need_no_scope_and_stand_in_columns(broker: Any, serv
     assert "\x1b" not in shown.stdout
 
 
-def test_a_rooms_events_are_shown_from_its_log(broker: Any, served: Any) -> None:
+def test_nobodys_text_breaks_out_of_its_line_or_its_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    item = {"at": "2026-01-02T03:04:05.678Z", "what": "message", "user": "a\nn", "size": 7, "connection_id": "x" * 40}
+    for columns in (80, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        _Lines().show({**item, "name": "evil\n03:04:05.678 record", "data": {"text": "漢字\r\n" * 5000}})
+        line, *more = capsys.readouterr().out.splitlines()
+        assert more == []
+        assert columns - 1 <= cell_len(line) <= columns
+    _Lines().show({**item, "name": "漢字", "data": 1})
+    _Lines().show({**item, "name": "echo", "data": 1})
+    assert len({cell_len(line) for line in capsys.readouterr().out.splitlines()}) == 1, "they stand in columns"
+
+
+def test_a_rooms_events_are_shown_from_its_log(command: Any, served: Any) -> None:
     for number in "12":
-        broker("send", "--room", "news", number, BROKER_URL=served.url)
-    shown = broker("tail", "--room", "news", "--after", "0", "--count", "2", "--json", BROKER_URL=served.url)
+        command("send", "--room", "news", number, BROKER_URL=served.url)
+    shown = command("tail", "--room", "news", "--after", "0", "--count", "2", "--json", BROKER_URL=served.url)
     assert [json.loads(line)["data"] for line in shown.stdout.splitlines()] == [1, 2]

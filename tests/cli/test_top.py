@@ -2,9 +2,14 @@
 
 import json
 import re
+import signal
 from typing import Any
 
-from broker.cli.board import sparkline
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from broker.cli.board import Seen, board, sparkline
 
 _LEAVES_SCREEN = "\x1b[?1049l"
 
@@ -15,9 +20,21 @@ def test_bars_show_the_newest_values_and_blanks_where_nothing_was_seen() -> None
     assert sparkline([], 5) == ""
 
 
-def test_where_nobody_looks_it_is_one_plain_table(broker: Any, served: Any) -> None:
-    broker("chat", "so that there is a session", BROKER_URL=served.url)
-    shown = broker("top", BROKER_URL=served.url, COLUMNS="80")
+def test_a_title_takes_one_line_and_is_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    overview = {"now": {"version": "1", "uptime": 1, "trouble": None}, "series": {}}
+    row = {"session_id": "s", "agent": "a", "state": "open", "updated_at": "2026-01-02T03:04:05Z"}
+    titles = ["one\ntwo\x1b[2J", "[red]x[/red]", "漢字" * 100]
+    seen = Seen("http://x", overview, [], [{**row, "title": title} for title in titles], [])
+    Console(width=80, highlight=False).print(board(seen, 80))
+    *_, first, second, third = capsys.readouterr().out.splitlines()
+    assert "one two " in first
+    assert "[red]x[/red]" in second
+    assert cell_len(third) == 80
+
+
+def test_where_nobody_looks_it_is_one_plain_table(command: Any, served: Any) -> None:
+    command("chat", "so that there is a session", BROKER_URL=served.url)
+    shown = command("top", BROKER_URL=served.url, COLUMNS="80")
     assert shown.returncode == 0
     for words in (served.url, "messages in", "loop lag", "Agents", "echo", "Newest sessions"):
         assert words in shown.stdout
@@ -25,11 +42,11 @@ def test_where_nobody_looks_it_is_one_plain_table(broker: Any, served: Any) -> N
     assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
-def test_json_is_one_document_or_a_line_for_each_look(broker: Any, served: Any) -> None:
+def test_json_is_one_document_or_a_line_for_each_look(command: Any, served: Any) -> None:
     keys = {"at", "url", "overview", "agents", "sessions", "connections"}
-    one = broker("top", "--json", BROKER_URL=served.url)
+    one = command("top", "--json", BROKER_URL=served.url)
     assert json.loads(one.stdout).keys() == keys
-    lines = broker("top", "--json", "--count", "2", "--interval", "0.2", BROKER_URL=served.url).stdout.splitlines()
+    lines = command("top", "--json", "--count", "2", "--interval", "0.2", BROKER_URL=served.url).stdout.splitlines()
     first, second = (json.loads(line) for line in lines)
     assert first.keys() == keys
     assert first["at"] < second["at"]
@@ -52,6 +69,11 @@ def test_it_takes_another_size_and_says_when_the_broker_is_away(terminal: Any, m
     top.resize(120, 30)
     seen = len(top.seen)
     top.until(" " * 100, since=seen)
+    mortal.process.send_signal(signal.SIGSTOP)
+    top.hush(0.5)  # it waits for an answer
+    frozen = len(top.seen)
+    top.resize(80, 24)
+    top.until("\x1b[H", since=frozen)
     mortal.kill()
     top.until("no answer, trying again", since=seen)
     mortal.start()

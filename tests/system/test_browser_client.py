@@ -13,11 +13,16 @@ pytestmark = pytest.mark.timeout(120)
 
 KEY = "0123456789abcdef" * 4
 STORY = " ".join(f"word-{number}" for number in range(2000))
-BEGIN = """async (tokens) => {
+BEGIN = """async ([tokens, pace]) => {
   const { Broker } = await import("/client.js");
   const reasons = [];
   const getToken = ({ reason }) => (reasons.push(reason), window.mint(reasons.length));
-  const broker = new Broker({ random: () => 0.001, ...(tokens && { getToken }) });
+  const clock = {
+    now: () => Date.now() * pace,
+    setTimeout: (call, ms) => setTimeout(call, ms / pace),
+    clearTimeout: (timer) => clearTimeout(timer),
+  };
+  const broker = new Broker({ random: () => 0.001, clock, ...(tokens && { getToken }) });
   Object.assign(window, { broker, reasons, states: [], records: [], resets: [], problems: [] });
   broker.on("state", (state) => states.push(state));
   await broker.connect();
@@ -51,10 +56,10 @@ def guarded(serve: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def tab(browser: Any) -> Iterator[Tab]:
-    """Open a tab that holds nothing but the client, connected; it is `broker` there."""
+    """Open a tab that holds nothing but the client, connected; it is `broker` there, and its time goes at a pace."""
     contexts = []
 
-    def begin(port: int, tokens: Callable[[int], str] | None = None, wire: Any = None) -> Any:
+    def begin(port: int, tokens: Callable[[int], str] | None = None, wire: Any = None, pace: int = 1) -> Any:
         contexts.append(browser.new_context())
         page = contexts[-1].new_page()
         if tokens is not None:
@@ -62,7 +67,7 @@ def tab(browser: Any) -> Iterator[Tab]:
         if wire is not None:
             page.route_web_socket("**/ws", wire.connect)
         page.goto(f"http://127.0.0.1:{port}/livez")
-        page.evaluate(BEGIN, tokens is not None)
+        page.evaluate(BEGIN, [tokens is not None, pace])
         return page
 
     yield begin
@@ -107,7 +112,7 @@ def test_two_hundred_reconnects_lose_double_and_reorder_nothing(tab: Tab, networ
 
 
 def test_a_line_that_is_up_and_carries_nothing_is_noticed_and_replaced(tab: Tab, network: Any) -> None:
-    page = tab(network.port)
+    page = tab(network.port, pace=8)
     page.evaluate(FOLLOW, "slow")
     page.evaluate("async () => { window.turn = session.send('one two three four five'); await turn.accepted; }")
     network.freeze()
@@ -146,7 +151,7 @@ def test_a_page_that_is_left_and_come_back_to_is_the_same_page_and_goes_on(
     )
     page = sleeping.new_page()
     page.goto(f"{server.url}livez")
-    page.evaluate(BEGIN, False)
+    page.evaluate(BEGIN, [False, 1])
     session_id = page.evaluate(FOLLOW, "slow")
     page.evaluate("() => addEventListener('pageshow', ({ persisted }) => { window.slept = persisted; })")
     page.evaluate("(story) => { window.turn = session.send(story); return turn.accepted; }", STORY[:600])

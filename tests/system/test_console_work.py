@@ -201,6 +201,8 @@ def test_a_session_that_is_deleted_is_said_to_be_gone_and_made_anew_it_is_anothe
     expect(page.locator("#connection-text")).to_have_text("Connected" if has_socket else re.compile("^Reconnecting"))
     ask("turn.start", session_id=session, client_msg_id="m1", content="before")
     expect(turn_row(page, "before").locator(".state")).to_contain_text("Completed")
+    ask("session.update", session_id=session, variables={"city": "Oslo"})
+    expect(card(page, "Variables").locator("details.snapshot")).to_have_count(2)
     ask("session.delete", session_id=session)
     expect(page.locator("#stale")).to_contain_text("There is no such session.")
     ask("session.create", session_id=session, variables={"city": "Rome"})

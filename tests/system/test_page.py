@@ -1,5 +1,6 @@
 """The page at `/chat` in a real browser, against a real broker with real agents."""
 
+import json
 import re
 import signal
 import sys
@@ -180,6 +181,52 @@ def test_a_message_without_an_answer_is_sent_again_under_its_id(browsing: Module
     first, second = wire.payloads("turn.start")
     assert first == second
     assert visitor.kinds.count("user.message") == visitor.kinds.count("turn.ended") == 1
+
+
+def test_two_messages_that_are_there_before_the_session_begin_one(browsing: ModuleType, visit: Visit) -> None:
+    answers: list[Message] = []
+
+    def keep_the_session_back(wire: Any, message: Message) -> list[Message]:
+        creates = [asked["id"] for asked in wire.asked if asked["action"] == "session.create"]
+        if message.get("id") not in creates:
+            return [message]
+        answers.append(message)
+        return []
+
+    wire = browsing.Wire(keep_the_session_back)
+    visitor = visit(wire=wire)
+    visitor.say("one")
+    visitor.say("two")
+    while not answers:
+        visitor.page.evaluate("0")
+    wire.page_side.send(json.dumps(answers[0]))
+    visitor.see_end(turn=1)
+    expect(visitor.page.locator(".bubble")).to_have_text(["one", "two"])
+    assert len(wire.payloads("session.create")) == 1
+
+
+def test_a_message_that_is_not_taken_goes_back_into_the_box_before_what_is_written_there(
+    browsing: ModuleType, visit: Visit
+) -> None:
+    asked: list[str] = []
+
+    def answer_nothing(_: Any, message: Message) -> list[Message]:
+        if message["action"] != "session.create":
+            return [message]
+        asked.append(message["id"])
+        return []
+
+    wire = browsing.Wire(up=answer_nothing)
+    visitor = visit(wire=wire)
+    visitor.say("too early")
+    box = visitor.page.get_by_label("Message", exact=True)
+    box.fill("and more")
+    while not asked:
+        visitor.page.evaluate("0")
+    error = {"code": "overloaded", "message": "There is too much to do.", "retryable": True}
+    wire.page_side.send(json.dumps({"id": asked[0], "type": "error", "data": error}))
+    expect(box).to_have_value("too early\nand more")
+    expect(visitor.page.locator(".note")).to_have_text("There is too much to do.")
 
 
 def test_a_reset_clears_the_page_and_shows_all_there_is(browsing: ModuleType, visit: Visit) -> None:

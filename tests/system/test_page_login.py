@@ -96,6 +96,25 @@ def test_the_page_stays_away_for_as_long_as_the_broker_says(browser: Any, server
     context.close()
 
 
+def test_who_signs_out_leaves_nothing_unsent_for_the_next_one(browser: Any, server: Any, browsing: ModuleType) -> None:
+    def hold_back(_: Any, message: dict[str, Any]) -> list[dict[str, Any]]:
+        return [] if message["action"] == "turn.start" else [message]
+
+    context = browser.new_context()
+    visitor = browsing.Visitor(context.new_page())
+    visitor.attend(browsing.Wire(up=hold_back))
+    visitor.page.goto(f"{server.url}chat")
+    show(visitor.page, "ann")
+    expect(visitor.page.get_by_text("Connected", exact=True)).to_be_visible()
+    visitor.say("a secret")
+    expect(visitor.page.locator(".unsent")).to_contain_text("Sending")
+    assert "a secret" in visitor.page.evaluate("JSON.stringify(sessionStorage)")
+    visitor.press("Sign out")
+    expect(visitor.page.get_by_role("dialog", name="Who are you?")).to_be_visible()
+    assert visitor.page.evaluate("sessionStorage.length") == 0
+    context.close()
+
+
 def test_it_is_asked_for_again_when_it_has_expired(page: Page, server: Any) -> None:
     seconds = server.get("/health")["uptime"] + 3
     show(page, f"ann.{seconds}")

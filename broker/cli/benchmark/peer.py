@@ -106,6 +106,7 @@ class Peer:
     part: Part = attrs.field(init=False)
     up: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     gone: bool = attrs.field(default=False, init=False)
+    _welcomed: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _socket: ClientWebSocketResponse | None = attrs.field(default=None, init=False)
     _reader: "asyncio.Task[None] | None" = attrs.field(default=None, init=False)
     _asked: dict[str, asyncio.Future[Heard]] = attrs.field(factory=dict, init=False)
@@ -119,9 +120,11 @@ class Peer:
             OSError, aiohttp.ClientError, TimeoutError: there is no link.
         """
         async with asyncio.timeout(PATIENCE):
+            self._welcomed.clear()
             self._socket = await self._shake_hands()
             self._reader = spawn(self._listen(self._socket), name=f"bench reader {self.index}")
             try:
+                await self._welcome(self._reader)
                 await self.part.joined()
             except BaseException:
                 await self.leave()
@@ -188,6 +191,17 @@ class Peer:
             status = e.status  # the error holds the request with the token in it: it ends here
         raise Refusal(f"http_{status}")
 
+    async def _welcome(self, reader: "asyncio.Task[None]") -> None:
+        """Wait until the broker has let us in, with its first message (PROTOCOL section 2)."""
+        welcome = asyncio.ensure_future(self._welcomed.wait())
+        try:
+            await asyncio.wait([reader, welcome], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            welcome.cancel()
+        if not self._welcomed.is_set():
+            code = None if self._socket is None else self._socket.close_code
+            raise Refusal(f"closed_{code or int(WSCloseCode.ABNORMAL_CLOSURE)}")
+
     async def _listen(self, socket: ClientWebSocketResponse) -> None:
         async for message in socket:
             if message.type is WSMsgType.TEXT:
@@ -203,7 +217,9 @@ class Peer:
             self._tally.fail("unreadable")
             return
         answer = self._asked.get(heard.id or "")
-        if answer is None:
+        if heard.event == "welcome":
+            self._welcomed.set()
+        elif answer is None:
             self.part.hear(heard)
         elif not answer.done():
             answer.set_result(heard)

@@ -161,7 +161,7 @@ class Run:
     async def _connect(self, step: list[Peer]) -> list[BaseException | None]:
         """Connect these, and return what went wrong with each; who is not connected when the run is stopped is not."""
         over = spawn(self.stopped.wait(), name="bench stop")
-        tries = [spawn(peer.connect(), name=f"bench connect {peer.index}") for peer in step]
+        tries = [asyncio.ensure_future(peer.connect()) for peer in step]
         results = asyncio.gather(*tries, return_exceptions=True)
         try:
             await asyncio.wait([over, results], return_when="FIRST_COMPLETED")

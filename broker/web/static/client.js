@@ -5,7 +5,7 @@
 
 const FIRST = 500; // delay, doubled with each attempt
 const LONGEST = 20_000;
-const STEADY = 5000; // then the next delay is a first one
+const STEADY = 5000; // then delays begin anew
 const PATIENCE = 10_000; // for a welcome, or an answer to a ping
 const MARK = 1 << 20; // bytes unsent above which more is held back
 const QUEUE = { count: 100, bytes: 1 << 20, age: 3_600_000 };
@@ -123,7 +123,6 @@ export class Broker extends Emitter {
   /** @type {T.Sessions} */
   sessions = (page) => this.request("session.list", page);
 
-  /** Settles before the next message is looked at. */
   _ask(action, payload = {}, { timeout = this._options.timeout, signal = null } = {}) {
     const request = deferred();
     const id = `c${++this.#lastId}`;
@@ -277,7 +276,7 @@ export class Broker extends Emitter {
   }
 
   #refusal(text) {
-    if (this.state !== "open") return failure("disconnected", "There is no connection to the broker.");
+    if (this.state !== "open") return failure("disconnected", "There is no connection.");
     const most = this.identity.max_message_bytes;
     if (new TextEncoder().encode(text).length <= most) return null;
     return failure("too_large", `A message may have ${most} bytes.`, false);
@@ -356,6 +355,7 @@ class Followed extends Emitter {
   epoch = undefined;
   _isEntering = false;
   _events = undefined;
+  _line = 0; // without a hole
   #entered = null;
   #round = 0;
 
@@ -421,6 +421,7 @@ class Followed extends Emitter {
     if (epoch === this.epoch && this.seq === floor - 1) return;
     this.epoch = epoch;
     this.seq = floor - 1;
+    this._line++;
     this._emit("reset", { epoch, floor, ...data });
   }
 
@@ -466,6 +467,7 @@ export class Session extends Followed {
 
   /** @type {T.Attach} */
   attach = ({ afterSeq = this.seq, epoch = this.epoch } = {}) => {
+    if (this.seq !== afterSeq) this._line++;
     this.seq = afterSeq;
     this.epoch = epoch;
     return this._follow();
@@ -506,8 +508,7 @@ export class Session extends Followed {
     const stop = () => turn.cancel().catch(() => this.addEventListener("attached", stop, { once: true }));
     if (signal?.aborted) stop();
     signal?.addEventListener("abort", stop);
-    const tidy = () => signal?.removeEventListener("abort", stop);
-    turn.then(tidy, tidy);
+    turn.ended.catch(() => {}).finally(() => signal?.removeEventListener("abort", stop));
     this._submit(turn);
     return turn;
   };
@@ -515,7 +516,7 @@ export class Session extends Followed {
   /** @type {(id: string) => Turn} */
   turn = (id) => {
     const known = this.#turns.get(id);
-    if (!known) this.attach(); // which says whether it runs
+    if (!known) this.attach();
     return known ?? new Turn(this, { id });
   };
 
@@ -549,7 +550,7 @@ export class Session extends Followed {
     if (seq <= this.seq || (seq > this.seq + 1 && this.#repair())) return;
     this.seq = seq;
     if (event === "user.message") this.#logged(record);
-    this.#turns.get(turn_id)?._take(record);
+    this.#turns.get(turn_id)?._take(record, this._line);
     this._emit("record", record);
   }
 
@@ -566,8 +567,8 @@ export class Session extends Followed {
   }
 
   #caughtUp(data) {
-    for (const turn of this.#unsure.filter(({ state }) => state !== "ended")) {
-      turn._fail(failure("hole", "The end of this turn was missed; see the history.", false));
+    for (const turn of this.#unsure.filter(({ _line }) => _line !== this._line)) {
+      turn._fail(failure("hole", "The end of it was missed: see the history.", false));
       this.#turns.delete(turn.id);
     }
     this._emit("caughtup", data);
@@ -622,7 +623,7 @@ export class Session extends Followed {
   }
 }
 
-/** A promise of its end, and its records; `retry`, `connect` and `attach` make new promises. */
+/** A promise of its end; `retry`, `connect` and `attach` make a new one. */
 export class Turn {
   /** @type {string | null} */
   id = null;
@@ -632,6 +633,7 @@ export class Turn {
   error = null;
   /** @type {T.Ended | null} */
   outcome = null;
+  _line = -1;
   #session;
   #payload;
   #wasSent;
@@ -778,7 +780,8 @@ export class Turn {
     this.#ended = deferred();
   }
 
-  _take(record) {
+  _take(record, line) {
+    this._line = line;
     if (record.seq <= this.#records.at(-1)?.seq && record.event !== "turn.ended") return; // from before a reset
     this.#records.push(record);
     if (record.event === "turn.ended") {

@@ -100,7 +100,7 @@ export function refill(element, ...children) {
   const open = new Set([...element.querySelectorAll("details[open] > summary")].map((summary) => summary.textContent));
   for (const summary of wanted.querySelectorAll("details > summary"))
     summary.parentElement.open = open.has(summary.textContent);
-  if (element.isEqualNode(wanted) || element.contains(document.activeElement)) return;
+  if (element.isEqualNode(wanted)) return;
   const focused = element.contains(document.activeElement) ? document.activeElement : null;
   element.replaceChildren(...wanted.childNodes);
   if (!focused) return;
