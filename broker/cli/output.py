@@ -58,7 +58,7 @@ def fail(message: str, code: int = FAILED, hint: str | None = None) -> NoReturn:
         code: what to exit with.
         hint: what to do about it, as another.
     """
-    click.secho((message), fg="red", err=True)
+    click.secho(printable(message), fg="red", err=True)
     if hint:
         click.echo(printable(hint), err=True)
     raise click.exceptions.Exit(code)
