@@ -225,7 +225,7 @@ def _cut(text: str, most: int) -> str:
     from rich.cells import cell_len, set_cell_size  # noqa: PLC0415
 
     shown = one_line(text[: 8 * most])
-    return shown if cell_len(shown) <= most else f"{shown[: most - 1]}…"
+    return shown if cell_len(shown) <= most else f"{set_cell_size(shown, most - 1)}…"
 
 
 def _fit(text: str, columns: int) -> str:

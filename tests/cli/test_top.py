@@ -73,7 +73,7 @@ def test_it_takes_another_size_and_says_when_the_broker_is_away(terminal: Any, m
     top.hush(0.5)  # it waits for an answer
     frozen = len(top.seen)
     top.resize(80, 24)
-    top.until("\x1b[H", since=frozen)
+    assert "no answer" not in top.until("\x1b[H", since=frozen), "it is drawn before it gives up on that one"
     mortal.kill()
     top.until("no answer, trying again", since=seen)
     mortal.start()

@@ -158,6 +158,7 @@ def test_a_page_that_is_left_and_come_back_to_is_the_same_page_and_goes_on(
     page.goto(f"{server.url}health", wait_until="commit")
     page.go_back(wait_until="commit")
     assert page.evaluate("slept"), "the browser kept no page, so there was nothing to see"
+    opened(page, 2)
     assert page.evaluate("(async () => (await turn).outcome)()") == "completed"
     assert [code for code in page.evaluate("states.map(({ code }) => code)") if code] == [1001]
     assert essence(page.evaluate("records")) == essence(log_of(server, session_id))

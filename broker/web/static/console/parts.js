@@ -93,7 +93,7 @@ export function shown(dialog) {
   });
 }
 
-/** Replace what an element holds, unless it is the same already; what had the focus hands it to what is called so now. */
+/** Replace what an element holds, unless it is the same; what has the focus hands it to what is called so then. */
 export function refill(element, ...children) {
   const wanted = element.cloneNode(false);
   wanted.append(...children);

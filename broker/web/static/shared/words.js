@@ -34,7 +34,8 @@ export function connectionWords({ state, code, reason, delay, willRetry }) {
   const why = code ? closeWords(code, reason) : "";
   if (state === "open") return "Connected";
   if (state === "connecting") return "Connecting…";
-  if (willRetry) return delay === null ? "Waiting for the network" : `Reconnecting in ${seconds(delay)}${why && `: ${why}`}`;
+  if (willRetry && delay === null) return "Waiting for the network";
+  if (willRetry) return `Reconnecting in ${seconds(delay)}${why && `: ${why}`}`;
   return why ? `Disconnected: ${why}` : "Disconnected";
 }
 

@@ -9,7 +9,8 @@ const LANGUAGES = { curl, Python: python, JavaScript: javascript };
 
 /**
  * The editor. `does.schema(action)` is the JSON Schema of a payload if it is known, `does.send()` sends what is
- * written, `does.request()` is it as a program needs it, with its placeholders filled in, and `does.announce` says something.
+ * written, `does.request()` is it as a program needs it, with its placeholders filled in, and `does.announce` says
+ * something.
  */
 export class Editor {
   #does;

@@ -6,7 +6,8 @@ import { Saved } from "./requests.js";
 
 /**
  * The card's content. `does.current()` and `does.sent()` are the steps that are written and that were sent,
- * `does.tokens()` what must not be kept, `does.replay(steps)` sends a sequence, `does.edit(step)` puts a request into the editor.
+ * `does.tokens()` what must not be kept, `does.replay(steps)` sends a sequence, `does.edit(step)` puts a request into
+ * the editor.
  */
 export class SavedRequests {
   #does;

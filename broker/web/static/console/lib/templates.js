@@ -6,7 +6,11 @@ import { el } from "../../shared/dom.js";
 export const FEW = [
   { name: "echo", summary: "Get the payload back.", payload: { text: "Hello!" } },
   { name: "session.create", summary: "Begin a session with an agent.", payload: { title: "Tried out" } },
-  { name: "turn.start", summary: "Say something in it.", payload: { session_id: "", client_msg_id: "", content: "Hello!" } },
+  {
+    name: "turn.start",
+    summary: "Say something in it.",
+    payload: { session_id: "", client_msg_id: "", content: "Hello!" },
+  },
   { name: "turn.cancel", summary: "Stop a turn.", payload: { session_id: "", turn_id: "" } },
   { name: "room.join", summary: "Join a room.", payload: { room: "lobby" } },
   { name: "room.publish", summary: "Tell a room something.", payload: { room: "lobby", data: "Hello!" } },
