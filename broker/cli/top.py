@@ -168,7 +168,7 @@ class _Screen:
         """Wait for what is coming; return whether a key or another size came first, so that it is to be drawn again."""
         waiting = asyncio.ensure_future(self._disturbed.wait())
         try:
-            await asyncio.wait([coming])
+            await asyncio.wait([coming, waiting], return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
         self._disturbed.clear()

@@ -91,7 +91,7 @@ def test_its_logic_holds_in_a_world_moved_by_hand(node: str) -> None:
     files = sorted(HERE.glob("*.test.js"))
     run = subprocess.run([node, "--test", *files], check=False, capture_output=True, text=True, timeout=100)
     assert run.returncode == 0, run.stdout
-    assert [file.name for file in files] == ["connection.test.js", "room.test.js", "session.test.js"]
+    assert [file.name for file in files] == ["connection.test.js", "room.test.js", "session.test.js", "unhappy.test.js"]
 
 
 def test_it_is_one_small_file_that_needs_no_other() -> None:
