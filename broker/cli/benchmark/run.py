@@ -22,6 +22,8 @@ _AT_ONCE: Final = 50
 """Connections that are opened, or closed, at the same time."""
 _LOOK: Final = 0.05
 """Seconds between two looks at whether everything has come."""
+_PAUSE: Final = 0.5
+"""Seconds until what was refused for being too much is asked again: sooner, and the broker would close."""
 _LATER: Final = frozenset({"rate_limited", "overloaded", "busy", "unavailable"})
 """Refusals after which the same may be asked again."""
 
@@ -241,7 +243,7 @@ class Run:
             except Refusal as e:
                 if e.code not in _LATER:
                     raise
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_PAUSE)
             else:
                 rest.pop()
 
