@@ -27,6 +27,8 @@ _CODES: Final = {
     429: "rate_limited",
     503: "unavailable",
 }
+_GONE: Final = 499
+"""For a client that left before it was answered; nobody reads it, so it is no failure either."""
 
 
 def problem(error: BrokerError, status: int | None = None) -> web.Response:
@@ -99,4 +101,6 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     try:
         return await handler(request)
     except Exception as e:  # noqa: BLE001 - one request's failure is its own
+        if isinstance(e, ConnectionResetError) and (request.transport is None or request.transport.is_closing()):
+            return web.Response(status=_GONE)
         return problem_of(request.app[SERVICES], e)

@@ -1,5 +1,7 @@
 """Who is let in, and how the others are told (PROTOCOL sections 2, 2c and 7)."""
 
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -54,6 +56,19 @@ async def test_an_offer_of_nothing_known_is_a_bad_request(app: App, knock: Knock
 async def test_a_library_takes_the_offer_too(app: App, dial: Dial) -> None:
     client = await dial(app.port, subprotocols=[Subprotocol("x"), Subprotocol("broker.v1.json")])
     assert client.socket.subprotocol == "broker.v1.json"
+
+
+async def test_a_client_that_is_gone_before_it_is_let_in_is_no_failure(app: App, dial: Dial) -> None:
+    lines = f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{app.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    for _ in range(20):
+        with socket.create_connection(("127.0.0.1", app.port)) as line:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close it with a reset
+            line.sendall((lines + key).encode())
+    client = await dial(app.port)  # after them, so that they have been looked at
+    assert await client.do("echo", text="hi") == {"text": "hi"}
+    await until(lambda: app.services.stats.connections == 1)
+    assert app.services.stats.errors == {}
 
 
 # -- origins and hosts -------------------------------------------------------------------------------
