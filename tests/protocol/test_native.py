@@ -25,6 +25,7 @@ from broker.protocol.outgoing import (
     SessionDetached,
     SessionRecord,
     SessionReset,
+    Tapped,
     Welcome,
 )
 from broker.protocol.parcel import Parcel
@@ -256,6 +257,7 @@ SAID: list[tuple[Outgoing, dict[str, Any]]] = [
         {"type": "notification", "event": "broadcast", "from": {"user": None}, "data": [1]},
     ),
     (Direct(b"{}", b"1"), {"type": "notification", "event": "message", "from": {}, "data": 1}),
+    (Tapped(b'{"what":"message"}'), {"type": "notification", "event": "tap", "data": {"what": "message"}}),
     (
         Restarting(2.5),
         {"type": "notification", "event": "restarting", "data": {"retry_after": 2.5}},

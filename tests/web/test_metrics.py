@@ -68,7 +68,10 @@ async def test_agents_are_counted_by_profile(start: Start, get: Get, tmp_path: P
     agents = {"pool": {"kind": "worker"}, "server": {"kind": "websocket", "url": "ws://127.0.0.1:1/"}}
     app = await start(agents=agents, **METRICS)
     seen = await samples(app, get)
-    assert {name: value for name, value in seen.items() if name.startswith("broker_agent")} == {
+    queues = {'broker_agent_queue{agent="pool"}': 0, 'broker_agent_queue{agent="server"}': 0}
+    assert {name: value for name, value in seen.items() if name in queues} == queues
+    there = ("broker_agents_", "broker_agent_capacity")
+    assert {name: value for name, value in seen.items() if name.startswith(there)} == {
         'broker_agents_linked{agent="pool"}': 0,
         'broker_agents_linked{agent="server"}': 0,
         'broker_agent_capacity{agent="pool"}': 0,
