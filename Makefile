@@ -14,7 +14,7 @@ run: $(STAMP)
 
 # One process more than there are cores: tests wait as much as they work.
 test: $(TEST_STAMP) debian promtool
-	$(BIN)/python -m pytest -m "not chaos" --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile
+	$(BIN)/python -m pytest -m "not chaos" --numprocesses $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist loadfile --no-loadscope-reorder
 
 check: $(TEST_STAMP)
 	$(BIN)/ruff check .

@@ -4,18 +4,41 @@ import asyncio
 import fcntl
 import itertools
 import json
+import logging
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from broker.logs import InterceptHandler
+
 PATIENCE = 20.0
 """Seconds after which a message that is waited for will not come, on a machine that is busy with other tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long, so that at the end no process is left alone with one."""
+    items.sort(key=lambda item: "system" not in item.path.parts)
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Undo what a test has set up of the log, which is the whole process's."""
+    root, pykka = logging.getLogger(), logging.getLogger("pykka")
+    levels = root.level, pykka.level
+    yield
+    if any(isinstance(handler, InterceptHandler) for handler in root.handlers):
+        logger.remove()
+        logging.captureWarnings(capture=False)
+        root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, InterceptHandler)]
+        root.setLevel(levels[0])
+        pykka.setLevel(levels[1])
 
 
 @pytest.hookimpl(wrapper=True)

@@ -4,7 +4,7 @@ import io
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pykka
 import pytest
@@ -21,10 +21,8 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def logs() -> Iterator[Configure]:
-    """Return a function that sends all logs to a buffer, undone afterwards."""
-    root = logging.getLogger()
-    before = (list(root.handlers), root.level)
+def logs() -> Configure:
+    """Return a function that sends all logs to a buffer."""
 
     def start(
         level: str = "info", form: str = "json", stream: io.StringIO | None = None, **environ: str
@@ -33,12 +31,7 @@ def logs() -> Iterator[Configure]:
         configure(level, form, out, environ)  # type: ignore[arg-type]
         return out
 
-    yield start
-    logger.remove()
-    logging.captureWarnings(capture=False)
-    root.handlers[:], level = before
-    root.setLevel(level)
-    logging.getLogger("pykka").setLevel(logging.NOTSET)
+    return start
 
 
 def entries(out: io.StringIO) -> list[dict[str, object]]:

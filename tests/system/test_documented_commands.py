@@ -58,6 +58,9 @@ make() {
   if [ "$1" = run ]; then background env -C "$ROOT" make run; else command make -C "$ROOT" --dry-run "$@" >made; fi
 }
 
+# That there is such a package is looked up; some are hundreds of megabytes.
+npm() { [ -n "$(command npm view "${@: -1}" version)" ]; }
+
 # A refusal is an answer too: pages show some. That there is no server is not.
 curl() { command curl --silent --show-error "$@"; echo; }
 """
@@ -172,7 +175,6 @@ def environment(folder: Path, port: int) -> dict[str, str]:
         "BROKER_LISTEN__PORT": str(port),
         "BROKER_STORE__URL": "memory:",
         "XDG_STATE_HOME": str(folder / "state"),
-        "npm_config_dry_run": "true",  # that there is such a package is looked up; some are hundreds of megabytes
     }
 
 

@@ -2,11 +2,8 @@
 
 import io
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
-
-import pytest
-from loguru import logger
 
 from broker.app import App
 from broker.logs import configure
@@ -49,22 +46,8 @@ async def test_reading_it_leaves_no_line_in_it(start: Start, ask: Ask) -> None:
         assert (await ask(app, f"GET /log?after={first['next']}")).body["lines"] == []
 
 
-@pytest.fixture
-def written() -> Iterator[io.StringIO]:
-    """The log, set up as the process does; undone afterwards."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield io.StringIO()
-    logger.remove()
-    logging.captureWarnings(capture=False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("pykka").setLevel(logging.NOTSET)
-
-
-async def test_it_goes_on_with_the_new_level_when_the_log_is_set_up_anew(
-    start: Start, ask: Ask, written: io.StringIO
-) -> None:
+async def test_it_goes_on_with_the_new_level_when_the_log_is_set_up_anew(start: Start, ask: Ask) -> None:
+    written = io.StringIO()
     app = await start(log={"level": "warning"})
     app.keep_log()
     configure("debug", "json", written)
