@@ -61,10 +61,9 @@ async def hoard(dial: Dial) -> AsyncIterator[Hoard]:
 
     async def begin(broker: Any) -> Callable[[], None]:
         request = json.dumps({"id": "r", "type": "request", "action": "echo", "payload": "x" * 900_000})
-        for _ in range(16):
-            client = await dial(broker.port)
+        clients.extend([await dial(broker.port) for _ in range(16)])  # all of them before it is too much
+        for client in clients:
             client.socket.transport.pause_reading()
-            clients.append(client)
             for _ in range(12):
                 await client.send(request)
         return end
