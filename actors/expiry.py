@@ -12,7 +12,7 @@ from broker.clock import Clock, Timer
 __all__ = ["TICK_SECONDS", "Expiry", "Guest"]
 
 TICK_SECONDS: Final = 0.5
-"""How often the clocks are looked at; what has expired ends within a second (issue 4), so twice in one."""
+"""How often the clocks are looked at; what has expired ends within a second, so twice in one."""
 _NEVER: Final = float("inf")
 
 
