@@ -160,7 +160,7 @@ async def dial() -> AsyncIterator[Dial]:
 
 @pytest.fixture(scope="session")
 def node_tools() -> Path:
-    """Where the packages are that the JavaScript client is checked with; the tests are skipped where that cannot be."""
+    """Where the packages are that the client and the protocol are checked with; without npm those tests are skipped."""
     folder = Path(__file__).with_name("client_js")
     npm = shutil.which("npm")
     if npm is None or shutil.which("node") is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator, ValidationError
+from jsonschema import Draft7Validator, Draft202012Validator, ValidationError
 from openapi_spec_validator import validate
 
 from broker.app import App
@@ -55,6 +55,15 @@ def follow(document: Any, reference: str) -> Any:
 def test_the_http_api_is_valid_openapi(http: Any) -> None:
     validate(http)
     assert http["openapi"] == "3.1.0"
+
+
+def test_the_protocol_is_valid_asyncapi(socket: Any, node_tools: Path) -> None:
+    """Judged by the schema that the standard's own authors publish."""
+    schema = json.loads((node_tools / "@asyncapi/specs/schemas/3.0.0.json").read_text())
+    judge = Draft7Validator(schema)
+    assert [error.message for error in judge.iter_errors(socket)] == []
+    socket["operations"]["sideways"] = {"action": "shout"}
+    assert not judge.is_valid(socket)
 
 
 def test_every_endpoint_is_described_once(http: Any) -> None:
