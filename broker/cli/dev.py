@@ -101,6 +101,7 @@ def _settings(port: int | None, agents: tuple[str, ...], plugins: tuple[str, ...
             **{name: {"kind": "worker"} for name in agents},
         },
         "default_agent": "demo",
+        "plugins_dir": "plugins" if plugins else None,  # or what lies about there would take the built-in ones' place
         "plugins": {
             "auth": {
                 "mode": "jwt",

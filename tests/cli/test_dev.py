@@ -145,6 +145,8 @@ def test_what_makes_no_sense_is_told(
 
 def test_where_its_address_cannot_be_written_down_it_runs_all_the_same(dev: Dev, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where a folder should be")
+    (tmp_path / "plugins").mkdir(mode=0o755)
+    (tmp_path / "plugins/auth.py").write_text("raise RuntimeError('nobody asked for what lies about here')")
     broker = dev()
     assert broker.said["state"] is None
     assert ask(port_of(broker), "POST", "passes", {"ticket": broker.ticket()})[0] == 201
