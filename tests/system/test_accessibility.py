@@ -1,8 +1,6 @@
 """The pages as axe-core judges them: nothing that shuts people out, in light and in dark."""
 
 import json
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -12,8 +10,6 @@ import pytest
 
 pytestmark = pytest.mark.timeout(180)
 
-HERE: Final = Path(__file__).with_name("axe")
-AXE: Final = HERE / "node_modules" / "axe-core" / "axe.min.js"
 GRAVE: Final = {"serious", "critical"}
 JUDGE: Final = """async (rules) => {
     const only = rules && { runOnly: rules };
@@ -37,18 +33,9 @@ SHOWN: Final = {
 
 
 @pytest.fixture(scope="module")
-def axe() -> str:
-    """The judge; without npm the tests are skipped."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm is not installed: nobody judges the pages")
-    if not AXE.exists():
-        command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-        try:
-            subprocess.run(command, cwd=HERE, check=True, capture_output=True, timeout=90)
-        except (subprocess.SubprocessError, OSError) as e:
-            pytest.skip(f"npm cannot install axe-core: nobody judges the pages: {e}")
-    return AXE.read_text()
+def axe(node_tools: Path) -> str:
+    """The judge."""
+    return (node_tools / "axe-core" / "axe.min.js").read_text()
 
 
 @pytest.fixture(scope="module")

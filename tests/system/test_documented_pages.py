@@ -1,10 +1,7 @@
 """The pages that the documentation shows work in a browser, served from the address that they are to come from."""
 
 import re
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,25 +13,6 @@ TUTORIAL: Final = (ROOT / "docs/tutorial.md").read_text()
 CLIENTS: Final = (ROOT / "docs/clients.md").read_text()
 
 pytestmark = pytest.mark.timeout(120)
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves a folder and says nothing of it."""
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The reader's own site: its origin, and the folder with its pages."""
-    folder = tmp_path_factory.mktemp("site")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", folder
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

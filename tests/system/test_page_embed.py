@@ -1,9 +1,6 @@
 """The conversation in a page of somebody else's, at another address and with styles of its own."""
 
-import threading
 from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -37,29 +34,10 @@ LOOKS = """(element, of) => of.map((name) => getComputedStyle(element)[name])"""
 pytestmark = pytest.mark.timeout(120)
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    """Serves a folder and says nothing of it."""
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 @pytest.fixture(scope="module")
-def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """A site elsewhere: its origin, and the folder with its pages."""
-    folder = tmp_path_factory.mktemp("shop")
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as site:
-        thread = threading.Thread(target=site.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{site.server_port}", folder
-        site.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def server(serve: Callable[..., Any], shop: tuple[str, Path]) -> Any:
+def server(serve: Callable[..., Any], site: tuple[str, Path]) -> Any:
     """A broker that admits the shop's pages."""
-    origin, folder = shop
+    origin, folder = site
     broker = serve(
         agents={"slow": {"kind": "echo", "delay": "20ms"}, "echo": {"kind": "echo"}}, listen={"origins": [origin]}
     )
@@ -68,13 +46,13 @@ def server(serve: Callable[..., Any], shop: tuple[str, Path]) -> Any:
 
 
 @pytest.fixture
-def page(browser: Any, browsing: ModuleType, server: Any, shop: tuple[str, Path]) -> Iterator[Page]:
+def page(browser: Any, browsing: ModuleType, server: Any, site: tuple[str, Path]) -> Iterator[Page]:
     """The shop's page, by somebody who likes it dark, which the shop does not offer."""
     assert server.port
     context = browser.new_context(color_scheme="dark")
     visitor = browsing.Visitor(context.new_page())
     visitor.attend()
-    visitor.page.goto(shop[0])
+    visitor.page.goto(site[0])
     yield visitor.page
     context.close()
     assert visitor.complaints == []

@@ -3,7 +3,7 @@
 import { el, list } from "../shared/dom.js";
 import { seconds } from "../shared/words.js";
 
-export const FORGOTTEN = "The agent started anew; it does not remember what was said before";
+const FORGOTTEN = "The agent started anew; it does not remember what was said before";
 
 /** States that end with the turn for which the agent was started, if nothing else ends them. */
 const PASSING = new Set(["starting", "restarting"]);

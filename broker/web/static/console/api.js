@@ -4,7 +4,7 @@ const BASE = new URL("api/v1/", location.href); // beside the page, wherever tha
 const PATIENCE = 15_000; // ms
 
 /** A refusal, or `unreachable` where no answer came. */
-export class ApiError extends Error {
+class ApiError extends Error {
   /** @param {object} problem as the broker tells it (RFC 9457): code, message, status, and hint or recovery */
   constructor(problem) {
     super(problem.message);

@@ -4,7 +4,7 @@ import { el } from "../../shared/dom.js";
 import { token as ownToken } from "../../shared/login.js";
 import { connectionWords } from "../../shared/words.js";
 import { badge } from "../parts.js";
-import { wordsOf } from "./parts.js";
+import { wordsOf } from "./details.js";
 import { Wire } from "./wire.js";
 
 const WHO = { self: "As I am", other: "With another token", nobody: "Without a token" };

@@ -2,7 +2,7 @@
 
 import { set, svg } from "../svg.js";
 import { took } from "../format.js";
-import { stateWords, toneOf } from "./parts.js";
+import { stateWords, toneOf } from "./details.js";
 
 const WIDTH = 1000;
 const HEIGHT = 14;

@@ -6,7 +6,7 @@ import { Sparkline } from "../charts.js";
 import { count, rate } from "../format.js";
 import { card, refill } from "../parts.js";
 import { Kept } from "./kept.js";
-import { action, link, wordsOf } from "./parts.js";
+import { action, link, wordsOf } from "./details.js";
 import { brief, line } from "./timeline.js";
 
 const REFRESH = 2000; // ms

@@ -1,7 +1,7 @@
 /** The requests that are kept: to be sent again one by one, or in a row. */
 
 import { el } from "../../shared/dom.js";
-import { wordsOf } from "./parts.js";
+import { wordsOf } from "./details.js";
 import { Saved } from "./requests.js";
 
 /**

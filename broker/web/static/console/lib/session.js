@@ -4,7 +4,7 @@ import { el, fold, json, list } from "../../shared/dom.js";
 import { sessionName, shortId, textOf, timeWords } from "../../shared/words.js";
 import { badge, card, copyable, refill } from "../parts.js";
 import { follow } from "./follow.js";
-import { action, inNextFrame, link, pairs, soon, stateWords, wordsOf } from "./parts.js";
+import { action, inNextFrame, link, pairs, soon, stateWords, wordsOf } from "./details.js";
 import { brief, Timeline } from "./timeline.js";
 import { TurnTable } from "./turn_table.js";
 import { TurnLines } from "./turns.js";

@@ -60,7 +60,7 @@ export function javascript({ action, payload, base, hasToken }) {
 }
 
 /** The address of the socket beside a page. */
-export function socketOf(base) {
+function socketOf(base) {
   return `${base.replace(/^http/, "ws")}ws`;
 }
 

@@ -6,7 +6,7 @@ import { count, rate, took } from "../format.js";
 import { badge, card, refill } from "../parts.js";
 import { follow } from "./follow.js";
 import { GAP_BOUNDS, Pace, gapCounts, holes } from "./pace.js";
-import { action, inNextFrame, link, pairs, stateWords, wordsOf } from "./parts.js";
+import { action, inNextFrame, link, pairs, stateWords, wordsOf } from "./details.js";
 import { StreamText } from "./stream_text.js";
 import { TurnLine } from "./turns.js";
 

@@ -3,7 +3,7 @@
 import { el, follower, json } from "../../shared/dom.js";
 import { clockWords, outcomeWords, resolvedWords, textOf, who } from "../../shared/words.js";
 import { Kept } from "./kept.js";
-import { action } from "./parts.js";
+import { action } from "./details.js";
 
 const KEPT = 3000; // records
 const LONG = 160; // characters of a summary

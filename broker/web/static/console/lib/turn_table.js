@@ -4,7 +4,7 @@ import { el } from "../../shared/dom.js";
 import { clockWords, outcomeWords, shortId } from "../../shared/words.js";
 import { took } from "../format.js";
 import { barsOf, drawStrip, strip } from "./lanes.js";
-import { action, choices, link, stateWords } from "./parts.js";
+import { action, choices, link, stateWords } from "./details.js";
 import { scaleOf } from "./turns.js";
 
 const SHOWN = 25; // turns, the newest

@@ -3,13 +3,13 @@
 import { el, json } from "../../shared/dom.js";
 import { clockWords, who } from "../../shared/words.js";
 import { countWords, differences } from "./diff.js";
-import { action, choices } from "./parts.js";
+import { action, choices } from "./details.js";
 
 const KEPT = 200; // snapshots
 const MARKS = { added: "+", changed: "±", removed: "−" };
 
 /** What is different, as a table: path, before, after; each row says in a word what happened to it. */
-export function differenceTable(found) {
+function differenceTable(found) {
   if (!found.length) return el("p.hint", {}, "Nothing is different.");
   const head = el("tr", {}, ...["What", "Variable", "Before", "After"].map((name) => el("th", { scope: "col" }, name)));
   return el("table.differences", {}, el("thead", {}, head), el("tbody", {}, ...found.map(differenceRow)));

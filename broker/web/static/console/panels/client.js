@@ -5,7 +5,7 @@ import { token as ownToken } from "../../shared/login.js";
 import { took } from "../format.js";
 import { Editor } from "../lib/editor.js";
 import { Identity } from "../lib/identity.js";
-import { wordsOf } from "../lib/parts.js";
+import { wordsOf } from "../lib/details.js";
 import { filled } from "../lib/requests.js";
 import { SavedRequests } from "../lib/saved.js";
 import { FEW, Templates } from "../lib/templates.js";

@@ -2,7 +2,7 @@
 
 import { timeWords } from "../../shared/words.js";
 import { count } from "../format.js";
-import { link } from "../lib/parts.js";
+import { link } from "../lib/details.js";
 import { RoomView } from "../lib/room.js";
 import { named } from "../parts.js";
 import { Table } from "../table.js";

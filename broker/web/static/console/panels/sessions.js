@@ -2,7 +2,7 @@
 
 import { el } from "../../shared/dom.js";
 import { sessionName, timeWords } from "../../shared/words.js";
-import { briefId, link, wordsOf } from "../lib/parts.js";
+import { briefId, link, wordsOf } from "../lib/details.js";
 import { SessionView } from "../lib/session.js";
 import { badge, named } from "../parts.js";
 import { Table } from "../table.js";

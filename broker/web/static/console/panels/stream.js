@@ -2,7 +2,7 @@
 
 import { el } from "../../shared/dom.js";
 import { sessionName, shortId, textOf, timeWords } from "../../shared/words.js";
-import { choices, wordsOf } from "../lib/parts.js";
+import { choices, wordsOf } from "../lib/details.js";
 import { StreamView } from "../lib/stream.js";
 import { brief } from "../lib/timeline.js";
 

@@ -4,7 +4,7 @@ import { el } from "../../shared/dom.js";
 import { clockWords, sentence } from "../../shared/words.js";
 import { took } from "../format.js";
 import { strip } from "../lib/lanes.js";
-import { link, pairs, wordsOf } from "../lib/parts.js";
+import { link, pairs, wordsOf } from "../lib/details.js";
 import { card, copyable } from "../parts.js";
 
 export const title = "Trace";
