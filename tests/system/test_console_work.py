@@ -94,6 +94,15 @@ def turn_row(page: Page, text: str) -> Locator:
     return card(page, "Turns").locator("tr[data-turn]").filter(has_text=text)
 
 
+def test_where_there_are_no_alerts_nobody_is_asked_for_them(console: Console) -> None:
+    page = console("panel=overview")
+    refused: list[str] = []
+    page.on("response", lambda answer: refused.append(answer.url) if answer.status >= 400 else None)
+    page.reload()
+    expect(page.locator(".alerts")).to_contain_text("Alerts are off")
+    assert refused == []
+
+
 # -- sessions -----------------------------------------------------------------------------------------
 
 

@@ -118,11 +118,14 @@ function percentiles(name) {
 export function show(root, context) {
   const alerts = el("div.alerts");
   let said = "";
+  let isWatched; // whether there is the plugin `alerts`, once that is known
   const facts = el("p.facts-line");
   const cards = CARDS.map((options) => new Card(options));
   root.append(alerts, facts, el("div.cards", {}, ...cards.map(({ element }) => element)));
   context.every(EVERY, async () => {
-    const [overview, firing] = await Promise.all([context.api.get("overview"), alertsOf(context)]);
+    isWatched ??= await hasAlerts(context);
+    const asked = ["overview", ...(isWatched ? ["alerts"] : [])];
+    const [overview, { alerts: firing = null } = {}] = await Promise.all(asked.map((path) => context.api.get(path)));
     refill(facts, ...factsOf(overview.now));
     for (const card of cards) card.update(overview);
     refill(alerts, ...alertRows(overview.now, firing));
@@ -132,12 +135,10 @@ export function show(root, context) {
   });
 }
 
-/** What the plugin `alerts` says; null where there is no such plugin. */
-function alertsOf({ api }) {
-  return api.get("alerts").then(
-    ({ alerts }) => alerts,
-    (error) => (error.status === 404 ? null : Promise.reject(error)),
-  );
+/** Whether there is somebody to ask which alerts fire. */
+async function hasAlerts({ api }) {
+  const { plugins } = await api.get("plugins");
+  return plugins.some(({ routes }) => routes.includes("GET /api/v1/alerts"));
 }
 
 function factsOf({ version, node, uptime, sessions, rooms }) {
